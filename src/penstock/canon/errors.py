@@ -1,0 +1,321 @@
+"""Every error that Penstock raises, classified once, by cause.
+
+    PenstockError
+    ├── ConfigError                     the configuration is wrong; says the key and the fix
+    ├── RequestError                    the caller's fault; never retried
+    │   ├── InvalidRequest  400         malformed JSON, a missing field, a wrong type (`.param` is the field's path)
+    │   ├── Unauthenticated 401  Forbidden 403  UnknownModel 404  UnknownRoute 404
+    │   ├── Unsupported     400         valid, but this target cannot express it
+    │   └── TooLarge        413         a limit of ours
+    ├── UpstreamError                   whom we called; carries `.target`
+    │   ├── ConnectError    502         no connection, or one that closed before any answer
+    │   ├── TimedOut        504         `.clock`: connect first_content idle silence total
+    │   ├── StatusError                 an answer that is not 2xx; keeps its status and body
+    │   │   └── RateLimited  Overloaded  KeyRejected  ContextTooLong  ContentRefused  ServerFault
+    │   ├── ProtocolError   502
+    │   │   └── MalformedFrame  FrameTooLarge  NotAStream
+    │   ├── Truncated       502         the stream ended without the provider's own terminal
+    │   └── StreamedError               the provider said so, inside the stream
+    ├── NoTargetLeft                    every target failed; `.attempts` says how
+    ├── Cancelled                       we, or the caller, stopped it
+    ├── AlreadyConsumed                 a stream is read once
+    └── Saturated       429             a limit of ours on work in progress
+
+An error says what happened, to which target, and, where one is known, the fix. It is chosen by status and structured
+code, never by the words of a message. It holds no key, can be pickled, and carries `.partial` (a `Response`) once
+anything had arrived. `.status` is the HTTP status that a gateway answers with while it still can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from penstock.canon.response import Response
+
+ClockName = Literal["connect", "first_content", "idle", "silence", "total"]
+
+
+class PenstockError(Exception):
+    """The root. `kind` is the word that metrics and records use."""
+
+    kind: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    status: int = 500
+
+    def __init__(self, message: str, *, fix: str | None = None, target: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+        self.target = target
+        self.partial: Response | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}" if self.fix else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments are lost by Exception's own pickling.
+        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+
+def _rebuild(cls: type[PenstockError], message: str, state: dict[str, Any]) -> PenstockError:
+    error = cls.__new__(cls, message)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(PenstockError):
+    kind = "config"
+
+
+class Cancelled(PenstockError):
+    kind = "cancelled"
+    status = 499
+
+
+class AlreadyConsumed(PenstockError):
+    kind = "already_consumed"
+
+
+class Saturated(PenstockError):
+    kind = "saturated"
+    status = 429
+
+
+# --- the caller's fault ---------------------------------------------------------------------------------------------
+
+
+class RequestError(PenstockError):
+    """`param` is the path of the field at fault (`messages[0].role`), `code` a stable word for programs."""
+
+    kind = "request"
+    status = 400
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.param = param
+
+
+class InvalidRequest(RequestError):
+    kind = "invalid_request"
+
+
+class Unauthenticated(RequestError):
+    kind = "unauthenticated"
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    kind = "forbidden"
+    status = 403
+
+
+class UnknownModel(RequestError):
+    kind = "unknown_model"
+    status = 404
+    code = "model_not_found"
+
+
+class UnknownRoute(RequestError):
+    kind = "unknown_route"
+    status = 404
+
+
+class Unsupported(RequestError):
+    kind = "unsupported"
+    code = "unsupported_parameter"
+
+
+class TooLarge(RequestError):
+    kind = "too_large"
+    status = 413
+    code = "request_too_large"
+
+
+# --- whom we called -------------------------------------------------------------------------------------------------
+
+
+class UpstreamError(PenstockError):
+    kind = "upstream"
+    status = 502
+
+
+class ConnectError(UpstreamError):
+    kind = "connect"
+    retryable = True
+
+
+class TimedOut(UpstreamError):
+    """A clock ran out. `after_s` is the limit that was set, in seconds."""
+
+    kind = "timeout"
+    retryable = True
+    status = 504
+
+    def __init__(self, clock: ClockName, after_s: float, *, target: str | None = None) -> None:
+        what = {
+            "connect": "no connection",
+            "first_content": "no content",
+            "idle": "no further content",
+            "silence": "not one byte",
+            "total": "no end of the reply",
+        }[clock]
+        super().__init__(
+            f"The upstream gave {what} within {after_s:g} s.",
+            fix=f"Raise timeouts.{clock} if it is only slow.",
+            target=target,
+        )
+        self.clock: ClockName = clock
+        self.after_s = after_s
+
+
+class StatusError(UpstreamError):
+    """An answer that is not 2xx. `body` is what the upstream sent, with our key masked; at most 64 KiB of it."""
+
+    kind = "status"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        body: bytes = b"",
+        content_type: str | None = None,
+        retry_after_s: float | None = None,
+        target: str | None = None,
+    ) -> None:
+        super().__init__(message, target=target)
+        self.status = status
+        self.type = type
+        self.code = code
+        self.param = param
+        self.body = body
+        self.content_type = content_type
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(StatusError):
+    kind = "rate_limited"
+    retryable = True
+
+
+class Overloaded(StatusError):
+    kind = "overloaded"
+    retryable = True
+
+
+class KeyRejected(StatusError):
+    kind = "key_rejected"
+
+
+class ContextTooLong(StatusError):
+    kind = "context_too_long"
+
+
+class ContentRefused(StatusError):
+    kind = "content_refused"
+
+
+class ServerFault(StatusError):
+    kind = "server_fault"
+    retryable = True
+
+
+class ProtocolError(UpstreamError):
+    kind = "protocol"
+
+
+class MalformedFrame(ProtocolError):
+    kind = "malformed_frame"
+
+
+class FrameTooLarge(ProtocolError):
+    kind = "frame_too_large"
+
+
+class NotAStream(ProtocolError):
+    kind = "not_a_stream"
+
+
+class Truncated(UpstreamError):
+    """The stream ended, by EOF or by a broken connection, before the provider's own terminal."""
+
+    kind = "truncated"
+    retryable = True
+
+
+class StreamedError(UpstreamError):
+    """An error that the provider sent inside a stream that had begun with 200."""
+
+    kind = "streamed_error"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str | None = None,
+        code: str | int | None = None,
+        param: str | None = None,
+        status: int = 502,
+        raw: Any = None,
+        target: str | None = None,
+    ) -> None:
+        super().__init__(message, target=target)
+        self.type = type
+        self.code = code
+        self.param = param
+        self.status = status
+        self.raw = raw
+
+
+class NoTargetLeft(UpstreamError):
+    """Every target was tried. `attempts` holds a line per attempt; `status` is that of the last one."""
+
+    kind = "no_target_left"
+
+    def __init__(self, message: str, *, attempts: tuple[str, ...], status: int) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+        self.status = status
+
+
+#: HTTP status → the class of a non-2xx answer; the structured code may say more (see `status_error_class`).
+STATUS_ERRORS: dict[int, type[StatusError]] = {
+    401: KeyRejected,
+    402: KeyRejected,
+    403: KeyRejected,
+    429: RateLimited,
+    503: Overloaded,
+    529: Overloaded,
+}
+
+#: structured code or type, in any dialect → class. Seen with OpenAI, Anthropic, Azure, llama.cpp (2026-11).
+CODE_ERRORS: dict[str, type[StatusError]] = {
+    "context_length_exceeded": ContextTooLong,
+    "exceed_context_size_error": ContextTooLong,
+    "content_filter": ContentRefused,
+    "content_policy_violation": ContentRefused,
+    "invalid_api_key": KeyRejected,
+    "authentication_error": KeyRejected,
+    "insufficient_quota": KeyRejected,
+    "overloaded_error": Overloaded,
+    "rate_limit_error": RateLimited,
+    "rate_limit_exceeded": RateLimited,
+}
+
+
+def status_error_class(status: int, *codes: str | None) -> type[StatusError]:
+    """The class for a non-2xx answer, by its structured codes first and its status second."""
+    for code in codes:
+        if code in CODE_ERRORS:
+            return CODE_ERRORS[code]
+    if status in STATUS_ERRORS:
+        return STATUS_ERRORS[status]
+    return ServerFault if status >= 500 else StatusError

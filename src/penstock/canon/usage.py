@@ -1,0 +1,40 @@
+"""What a call used, in tokens, as the provider reported it. `None` means that nobody said; it is never 0 for that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Usage(Struct, frozen=True):
+    """Totals are inclusive: `input` holds the cached tokens, `output` the reasoning tokens. `cost` is in US dollars."""
+
+    input: int | None = None
+    input_cached: int | None = None
+    input_cache_write: int | None = None
+    output: int | None = None
+    output_reasoning: int | None = None
+    total: int | None = None
+    cost: float | None = None
+    raw: dict[str, Any] | None = None
+
+
+def merge_reported(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
+    """Merge two cumulative reports field by field: a later value that is not null wins; nothing is ever added up."""
+    if not earlier:
+        return {key: value for key, value in later.items()}
+    merged = dict(earlier)
+    for key, value in later.items():
+        if value is None and key in merged:
+            continue
+        held = merged.get(key)
+        merged[key] = merge_reported(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def whole(value: Any) -> int | None:
+    """A token count from JSON: whole and not negative, or None. Some providers send floats (Cohere) or strings."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value >= 0 else None
