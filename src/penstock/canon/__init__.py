@@ -1,1 +1,1 @@
-"""L0: the values that every room shares: requests, events, responses, usage, errors, targets. No behaviour but folding."""
+"""L0: the values that every room shares: requests, events, responses, errors. No behaviour but folding."""

@@ -15,7 +15,9 @@ from msgspec import Struct
 from penstock.canon.usage import Usage
 
 BlockKind = Literal["text", "reasoning", "tool_call", "tool_result", "refusal", "source", "file", "custom"]
-FinishReason = Literal["stop", "stop_sequence", "length", "context_full", "tool_calls", "content_filter", "refusal", "pause", "other"]
+FinishReason = Literal[
+    "stop", "stop_sequence", "length", "context_full", "tool_calls", "content_filter", "refusal", "pause", "other"
+]
 
 
 # --- the finished parts ---------------------------------------------------------------------------------------------
@@ -27,7 +29,7 @@ class Text(Struct, frozen=True, tag="text"):
 
 
 class Reasoning(Struct, frozen=True, tag="reasoning"):
-    """`signature` and `redacted` are opaque and belong to the provider that sent them; `details` is OpenRouter's form."""
+    """`signature` and `redacted` are opaque and are their provider's own; `details` is OpenRouter's form."""
 
     text: str
     signature: str | None = None

@@ -87,7 +87,7 @@ class OutputFormat(Struct, frozen=True):
 
 
 class ChatRequest(Struct, frozen=True):
-    """Unset is None: nothing is sent for it. `extras` are the dialect's fields that have no name here."""
+    """Unset is None: nothing is sent for it. `extras`: what a dialect says that has no name here, by dialect."""
 
     model: str
     messages: tuple[Message, ...]

@@ -142,7 +142,12 @@ class Fold:
                 self._usage = event.usage or self._usage
 
     def response(
-        self, *, outcome: str | None = None, timing: Timing | None = None, attempts: int = 1, request_id: str | None = None
+        self,
+        *,
+        outcome: str | None = None,
+        timing: Timing | None = None,
+        attempts: int = 1,
+        request_id: str | None = None,
     ) -> Response:
         parts = dict(self._parts)
         for i, block in self._open.items():

@@ -23,7 +23,7 @@ class Usage(Struct, frozen=True):
 def merge_reported(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
     """Merge two cumulative reports field by field: a later value that is not null wins; nothing is ever added up."""
     if not earlier:
-        return {key: value for key, value in later.items()}
+        return dict(later)
     merged = dict(earlier)
     for key, value in later.items():
         if value is None and key in merged:

@@ -1,1 +1,1 @@
-"""L1: bytes ⇄ frames. How a stream is delimited, and nothing of what it means. Sans-IO, bounded, invariant under cuts."""
+"""L1: bytes ⇄ frames. How a stream is delimited, not what it means. Sans-IO, bounded."""

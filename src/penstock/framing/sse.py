@@ -32,10 +32,13 @@ class SSEFraming:
         self._held_bytes = 0
         self._begun = False
         self._skip_lf = False
+        self._too_large = False
         self.last_event_id = ""
         self.retry_ms: int | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
+        if self._too_large:
+            raise self._refused()
         if not data:
             return []
         if self._held:
@@ -43,7 +46,8 @@ class SSEFraming:
             if self._begun and b"\n" not in data and b"\r" not in data:
                 # The middle of a giant line: kept in pieces, so that growth is never quadratic.
                 self._held_bytes += len(data)
-                self._check_size()
+                if self._held_bytes > self._max:
+                    raise self._refused()
                 return []
             data = b"".join(self._held)
             self._held.clear()
@@ -61,11 +65,16 @@ class SSEFraming:
                 data = data[1:]
         rest = self._split(data, frames) if b"\r" in data else self._split_lf(data, frames)
         self._hold(rest)
-        self._check_size()
+        if self._held_bytes > self._max:
+            self._too_large = True  # the frames before it are good: they go first
+            if not frames:
+                raise self._refused()
         return frames
 
     def close(self) -> list[Frame]:
         """What was never dispatched: at most one frame, marked `unterminated`. Its id is not committed."""
+        if self._too_large:
+            raise self._refused()
         held = b"".join(self._held)
         self._hold(b"")
         if not held:
@@ -79,13 +88,12 @@ class SSEFraming:
         self._held = [rest] if rest else []
         self._held_bytes = len(rest)
 
-    def _check_size(self) -> None:
-        if self._held_bytes > self._max:
-            self._hold(b"")
-            raise FrameTooLarge(
-                f"A frame of the stream is larger than {self._max} bytes.",
-                fix="Raise the frame limit if it is meant to be.",
-            )
+    def _refused(self) -> FrameTooLarge:
+        self._hold(b"")
+        return FrameTooLarge(
+            f"A frame of the stream is larger than {self._max} bytes.",
+            fix="Raise the frame limit if it is meant to be.",
+        )
 
     def _split_lf(self, data: bytes, frames: list[Frame]) -> bytes:
         """The common case, no CR in sight: a block ends in two LFs. Returns what is not yet a frame."""

@@ -9,40 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from penstock.canon.wire import ConnectionLost, HttpResponse
 
+if TYPE_CHECKING:
     from penstock.canon.wire import HttpRequest
 
-
-class ConnectionLost(Exception):
-    """The connection ended inside a body that was not yet whole (reset, or closed before its declared end)."""
-
-
-class HttpResponse(Protocol):
-    """`headers` has lower-case names; a repeated header is joined by `, `.
-
-    Exactly one of `release` and `abort` ends a response; both may be called any number of times, in any order, from the
-    loop's thread; the first call counts.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-
-    async def read(self) -> bytes:
-        """Whatever has arrived since the last call, waiting for the first byte of it; `b""` at the body's proper end.
-
-        Raises `ConnectionLost` when the connection ended before the body did, and after `abort()`.
-        """
-        ...
-
-    def release(self) -> None:
-        """Done with it. A whole body gives its connection back; a rest is drained within bounds, or the socket closed."""
-        ...
-
-    def abort(self) -> None:
-        """Close the socket now. A reader that waits in `read` gets `ConnectionLost`."""
-        ...
+__all__ = ["ConnectionLost", "HttpResponse", "Transport"]
 
 
 class Transport(Protocol):

@@ -1,0 +1,48 @@
+"""L7: the commands, one file each. `main` turns every typed error into one sentence and an exit code.
+
+0: it went well. 1: it failed. 2: it was called wrongly.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from penstock.canon.errors import PenstockError
+from penstock.cli import serve
+
+app = typer.Typer(
+    name="penstock",
+    help="Streams from language models that you can trust: gateway, worker, client.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"penstock {installed('penstock')}")
+        raise typer.Exit
+
+
+app.command("serve", help=serve.__doc__)(serve.serve)
+
+
+def main() -> None:
+    try:
+        app()
+    except PenstockError as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,74 @@
+"""Run the gateway.
+
+Example: penstock serve --upstream http://127.0.0.1:8080/v1
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.canon.errors import ConfigError
+
+
+def serve(
+    upstream: Annotated[
+        str | None, typer.Option(help="Ask this one server; its URL usually ends in /v1. Needs no file.", metavar="URL")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Read this YAML file.", metavar="FILE")] = None,
+    host: Annotated[str | None, typer.Option(help="Listen here. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen on this port; 0 takes a free one. [default: 8066]")] = None,
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="What --upstream speaks: openai-chat or anthropic-messages. [default: openai-chat]"),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="What kind of server --upstream is: llamacpp, openai.", metavar="NAME")
+    ] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="The environment variable that holds --upstream's key.", metavar="VAR")
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option(help="A line per request: pretty, compact, json or off. [default: pretty]")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The SQLite file of records; `off` keeps none. [default: penstock.db]")
+    ] = None,
+) -> None:
+    from penstock.config.load import check, read
+    from penstock.gateway.app import gateway
+    from penstock.serving.server import address_of, bind, run
+    from penstock.transport.http1 import Http1Transport
+
+    if upstream is None and config is None:
+        raise ConfigError("There is nobody to ask.", fix="Give --upstream URL, or --config FILE.")
+    if upstream is None and (dialect or profile or key_env):
+        raise ConfigError(
+            "--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well."
+        )
+    given = read(config)
+    if upstream is not None:
+        entry = {"url": upstream, "dialect": dialect, "profile": profile, "key_env": key_env}
+        given["upstreams"] = {"upstream": {key: value for key, value in entry.items() if value is not None}}
+        given["models"] = {"*": "upstream"}
+    if host is not None:
+        given.setdefault("server", {})["host"] = host
+    if port is not None:
+        given.setdefault("server", {})["port"] = port
+    if log is not None:
+        given.setdefault("telemetry", {}).setdefault("log", {})["format"] = log
+    if store is not None:
+        given.setdefault("telemetry", {}).setdefault("store", {})["path"] = None if store == "off" else store
+    settings = check(given, "the options" if config is None else str(config))
+    app = gateway(settings, Http1Transport(environ=os.environ))
+    bound = bind(settings.server.host, settings.server.port)
+    asked = ", ".join(f"{name} at {entry.url}" for name, entry in settings.upstreams.items())
+    run(
+        app,
+        bound,
+        drain_s=10,
+        ready=lambda: print(f"Penstock gateway on {address_of(bound)}, asking {asked}. Ctrl-C stops it.", flush=True),
+    )

@@ -1,0 +1,184 @@
+"""YAML and environment → `Config`; every mistake is one `ConfigError` with the key, and the nearest one that exists.
+
+`PENSTOCK_SERVER__PORT=9000` sets `server.port`: two underscores are a step down. Only this module and the command line
+read the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import msgspec
+import yaml
+
+from penstock.canon.errors import ConfigError
+from penstock.canon.target import Secret, Target
+from penstock.config.model import Config, Duration, Size
+from penstock.dialects import DIALECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "PENSTOCK_"
+
+#: names under PENSTOCK_ that are not configuration keys
+NOT_KEYS = frozenset({"PENSTOCK_REQUIRE_SERVERS"})
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
+_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration in `path` (none: all defaults), with what the environment says on top."""
+    return check(read(path, environ), str(path) if path is not None else "the environment")
+
+
+def read(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the file and the environment say, unchecked."""
+    given: Any = {}
+    if path is not None:
+        try:
+            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"Cannot read {path}: {error.strerror or error}.", fix="Check --config.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {_one_line(error)}.") from error
+        if not isinstance(given, dict):
+            raise ConfigError(f"{path} holds no mapping of keys.", fix="Begin with `upstreams:`.")
+    _overlay(given, os.environ if environ is None else environ)
+    found: dict[str, Any] = given
+    return found
+
+
+def check(given: dict[str, Any], where: str = "the configuration") -> Config:
+    """Plain values → `Config`, or the one sentence that says what is wrong with them."""
+    _known_keys(given, Config, where, "")
+    try:
+        config = msgspec.convert(given, Config, dec_hook=_special)
+    except msgspec.ValidationError as error:
+        message, _, at = str(error).partition(" - at `$.")
+        raise ConfigError(f"In {where}, {at.rstrip('`') or 'the top level'}: {_plain(message)}.") from error
+    for name, upstream in config.upstreams.items():
+        if upstream.dialect not in DIALECTS:
+            raise ConfigError(
+                f"In {where}, upstreams.{name}.dialect: there is no dialect `{upstream.dialect}`.",
+                fix=_nearest(upstream.dialect, list(DIALECTS)),
+            )
+        if not upstream.url.startswith(("http://", "https://")):
+            raise ConfigError(f"In {where}, upstreams.{name}.url: `{upstream.url}` is no http:// or https:// URL.")
+    for model, spec in config.models.items():
+        upstream_name = spec.partition(":")[0]
+        if upstream_name not in config.upstreams:
+            raise ConfigError(
+                f"In {where}, models.{model}: there is no upstream `{upstream_name}`.",
+                fix=_nearest(upstream_name, list(config.upstreams)),
+            )
+    return config
+
+
+def targets(config: Config, environ: Mapping[str, str] | None = None) -> dict[str, Target]:
+    """The table of models, each with its target and the target's key. A missing key names its variable."""
+    environ = os.environ if environ is None else environ
+    table: dict[str, Target] = {}
+    # Without a table of models, whatever a client names goes to the only upstream there is.
+    models = config.models or ({"*": next(iter(config.upstreams))} if len(config.upstreams) == 1 else {})
+    for model, spec in models.items():
+        name, _, upstream_model = spec.partition(":")
+        upstream = config.upstreams[name]
+        key = None
+        if upstream.key_env is not None:
+            value = environ.get(upstream.key_env)
+            if not value:
+                raise ConfigError(
+                    f"The key of upstream `{name}` is not set.", fix=f"Put it in the variable {upstream.key_env}."
+                )
+            key = Secret(value)
+        table[model] = Target(
+            upstream=name,
+            url=upstream.url,
+            dialect=upstream.dialect,
+            model=upstream_model or None,
+            key=key,
+            profile=upstream.profile,
+            headers=tuple(upstream.headers.items()),
+        )
+    return table
+
+
+def parse_duration(text: str) -> Duration:
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"`{text}` is no duration; write 500ms, 5s, 2m, 1h or 30d")
+    return Duration(float(found[1]) * _SECONDS[found[2]])
+
+
+def parse_size(text: str) -> Size:
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"`{text}` is no size; write 512KiB or 100MiB")
+    return Size(int(found[1]) * _BYTES[found[2]])
+
+
+def _special(type_: type, value: Any) -> Any:
+    if type_ is Duration and not isinstance(value, bool):
+        return parse_duration(value) if isinstance(value, str) else Duration(value)
+    if type_ is Size and not isinstance(value, bool):
+        return parse_size(value) if isinstance(value, str) else Size(value)
+    raise ValueError(f"`{value}` does not belong here")
+
+
+def _overlay(given: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in NOT_KEYS or name == PREFIX:
+            continue
+        *steps, last = name[len(PREFIX) :].lower().split("__")
+        place = given
+        for step in steps:
+            inner = place.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{name} names a key below `{step}`, which holds a value.")
+            place = inner
+        try:
+            place[last] = yaml.safe_load(environ[name])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{name} is not a YAML value: {_one_line(error)}.") from error
+
+
+def _known_keys(given: dict[str, Any], struct: type[msgspec.Struct], where: str, path: str) -> None:
+    """Refuse unknown keys with the nearest known one, which msgspec's own refusal does not name."""
+    hints = get_type_hints(struct)
+    for key, value in given.items():
+        at = f"{path}{key}"
+        if key not in hints:
+            raise ConfigError(f"In {where}, there is no key `{at}`.", fix=_nearest(str(key), list(hints)))
+        candidates = (hints[key], *get_args(hints[key]))
+        inner = next((t for t in candidates if isinstance(t, type) and issubclass(t, msgspec.Struct)), None)
+        if inner is None or not isinstance(value, dict):
+            continue
+        if inner is hints[key]:
+            _known_keys(value, inner, where, f"{at}.")
+        else:
+            for name, entry in value.items():
+                if isinstance(entry, dict):
+                    _known_keys(entry, inner, where, f"{at}.{name}.")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"Did you mean `{close[0]}`?"
+    return f"Known: {', '.join(sorted(known))}." if known else "None is configured."
+
+
+def _plain(message: str) -> str:
+    return message.rstrip(".")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

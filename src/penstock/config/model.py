@@ -1,0 +1,92 @@
+"""The configuration's shape: every key, its default, and what it does. Loaded by `load`; nothing else reads it in.
+
+Durations are written `500ms`, `5s`, `2m`, `30d` and held in seconds; sizes `100MiB` and held in bytes; `null` is no
+limit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+MIB = 1024 * 1024
+
+
+class Duration(float):
+    """Seconds."""
+
+
+class Size(int):
+    """Bytes."""
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8066
+    #: the largest request body
+    max_body: Size = Size(100 * MIB)
+
+
+class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
+    """One server that answers calls."""
+
+    #: the base URL; for most it ends in /v1
+    url: str
+    #: the language it speaks
+    dialect: str = "openai-chat"
+    #: what kind of server it is: `llamacpp` tells its context size, `openai` names its token limit differently
+    profile: str | None = None
+    #: the environment variable that holds its key
+    key_env: str | None = None
+    #: headers sent with every request
+    headers: dict[str, str] = {}
+
+
+class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long each part of a call may take."""
+
+    connect: Duration | None = Duration(5)
+    first_content: Duration | None = Duration(120)
+    idle: Duration | None = Duration(60)
+    silence: Duration | None = Duration(60)
+    total: Duration | None = None
+
+
+class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a streaming client sees while nothing happens."""
+
+    interval: Duration | None = Duration(15)
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line per request on standard output."""
+
+    format: Literal["pretty", "compact", "json", "off"] = "pretty"
+
+
+class Store(Struct, frozen=True, forbid_unknown_fields=True):
+    """A SQLite file with a row per request; `path: null` keeps none."""
+
+    path: str | None = "penstock.db"
+    keep: Duration = Duration(30 * 86400)
+
+
+class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where records go."""
+
+    log: Log = field(default_factory=Log)
+    store: Store = field(default_factory=Store)
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """`models` maps what clients may name (`*` and `claude-*` are patterns) to `upstream` or `upstream:model`."""
+
+    server: Server = field(default_factory=Server)
+    upstreams: dict[str, Upstream] = {}
+    models: dict[str, str] = {}
+    timeouts: Clocks = field(default_factory=Clocks)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    telemetry: Telemetry = field(default_factory=Telemetry)

@@ -1,0 +1,25 @@
+"""L2: frames ⇄ events, one package per wire language, both directions.
+
+`DIALECTS` names them all; a dialect is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from penstock.dialects.base import Dialect
+
+#: name → package that holds its `DIALECT`
+DIALECTS = {
+    "anthropic-messages": "penstock.dialects.anthropic_messages",
+    "openai-chat": "penstock.dialects.openai_chat",
+}
+
+
+@cache
+def dialect(name: str) -> Dialect:
+    """The dialect of that name, which must be one of `DIALECTS`."""
+    return cast("Dialect", import_module(DIALECTS[name]).DIALECT)

@@ -1,0 +1,63 @@
+"""Anthropic Messages (`POST {base}/messages`), both directions. PROTOCOLS 4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.canon.wire import HttpRequest
+from penstock.dialects.anthropic_messages import encode, errors, request
+from penstock.dialects.anthropic_messages.build import build_body
+from penstock.dialects.anthropic_messages.decode import decoder
+from penstock.dialects.base import endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.canon.request import ChatRequest
+    from penstock.canon.target import Target
+    from penstock.dialects.base import RequestHead
+
+#: The version that knows sampling parameters; 2026-10-21 refuses them (PROTOCOLS 4.1).
+VERSION = "2023-06-01"
+
+
+class AnthropicMessages:
+    name = "anthropic-messages"
+    path = "/messages"
+    stream_type = "text/event-stream"
+    heartbeat = encode.HEARTBEAT
+    terminator = encode.TERMINATOR
+    forwarded_headers = frozenset({"anthropic-version", "anthropic-beta"})
+
+    read_head = staticmethod(request.read_head)
+    parse_request = staticmethod(request.parse_request)
+    decoder = staticmethod(decoder)
+    encoder = encode.MessagesEncoder
+    write_document = staticmethod(encode.write_document)
+    read_error = staticmethod(errors.read_error)
+    write_error = staticmethod(errors.write_error)
+
+    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
+        headers = self._headers(target, request.stream, {})
+        return HttpRequest("POST", endpoint(target, self.path), headers, build_body(request, target))
+
+    def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
+        body = request.forwarded_body(head, target.model)
+        return HttpRequest("POST", endpoint(target, self.path), self._headers(target, head.stream, headers), body)
+
+    @staticmethod
+    def _headers(target: Target, stream: bool, client: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """A header that the target's configuration names is as configured."""
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            "anthropic-version": client.get("anthropic-version", VERSION),
+        }
+        if "anthropic-beta" in client:
+            headers["anthropic-beta"] = client["anthropic-beta"]
+        if target.key is not None:
+            headers["x-api-key"] = target.key.reveal()
+        return tuple((headers | {name.lower(): value for name, value in target.headers}).items())
+
+
+DIALECT = AnthropicMessages()

@@ -1,0 +1,145 @@
+"""What a dialect is: one object per wire language, both directions. Pure: bytes and values in, bytes and values out.
+
+Towards an upstream: `build_request` or `forward_request`, `decoder`, `read_error`. Towards a client: `read_head` or
+`parse_request`, `encoder`, `write_document`, `write_error`. A dialect holds no state; decoders and encoders hold one
+stream's. Whatever a caller sent that is wrong raises a `RequestError` with the field's path.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from penstock.canon.errors import InvalidRequest, PenstockError, StatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from penstock.canon.events import Event
+    from penstock.canon.request import ChatRequest
+    from penstock.canon.response import Response
+    from penstock.canon.target import Target
+    from penstock.canon.wire import HttpRequest
+    from penstock.framing.base import Frame
+
+T = TypeVar("T")
+
+
+class Mark(Enum):
+    """What a relay must know of a frame besides its bytes. Most frames have no mark."""
+
+    USAGE = "usage"  # carries usage and nothing else: kept from a client that did not ask
+    TERMINATOR = "terminator"  # the dialect's last word: passed once, on a proved ending
+    ERROR = "error"  # the provider's own error: passed, and nothing after it
+    AFTER = "after"  # came after the end: dropped
+
+
+class RequestHead(msgspec.Struct, frozen=True):
+    """What a request says at its top level: enough to choose a target and to forward the rest unread.
+
+    `fields` are the body's own top-level members, each still JSON text.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+    fields: dict[str, msgspec.Raw]
+
+
+class Decoder(Protocol):
+    """Frames of one reply → events. `proved`: the provider's own terminal was seen, so the reply is complete.
+    `done`: nothing more that counts can come."""
+
+    proved: bool
+    done: bool
+
+    def decode(self, frame: Frame, events: list[Event]) -> Mark | None:
+        """Append this frame's events. Raises `StreamedError` or `MalformedFrame`; events appended before stay true."""
+        ...
+
+    def close(self, events: list[Event]) -> None:
+        """The bytes have ended: append what was held back, `Finish` last. Raises `Truncated` when nothing proved it."""
+        ...
+
+
+class Encoder(Protocol):
+    """Events of one reply → bytes on a client's wire. `error` is the in-stream form; nothing may follow it."""
+
+    def encode(self, events: Iterable[Event]) -> bytes: ...
+
+    def error(self, error: PenstockError) -> bytes: ...
+
+
+class Dialect(Protocol):
+    name: str
+    #: appended to a target's base URL
+    path: str
+    #: the content type of its streams
+    stream_type: str
+    #: what a client sees while nothing happens, and the word that ends a complete stream (empty: none)
+    heartbeat: bytes
+    terminator: bytes
+    #: client headers that belong to the dialect and go on to an upstream that speaks it
+    forwarded_headers: frozenset[str]
+
+    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest: ...
+
+    def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest: ...
+
+    def decoder(self, *, document: bool, provider: str | None = None) -> Decoder: ...
+
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes, target: str) -> StatusError: ...
+
+    def read_head(self, body: bytes) -> RequestHead: ...
+
+    def parse_request(self, body: bytes) -> ChatRequest: ...
+
+    def encoder(self, *, model: str | None, include_usage: bool, request_id: str, created: int) -> Encoder: ...
+
+    def write_document(self, response: Response, *, model: str | None, request_id: str, created: int) -> bytes: ...
+
+    def write_error(self, error: PenstockError, request_id: str | None) -> bytes: ...
+
+
+def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode a caller's JSON, or say in one sentence what is wrong with it and where."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise InvalidRequest(
+            f"{message.rstrip('.')}{f' at `{field}`' if (field := path.rstrip('`').lstrip('.')) else ''}.",
+            param=field or _missing_field(message),
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        said = str(error).partition(": ")[2] or str(error)
+        raise InvalidRequest(f"The body is not valid JSON: {said.rstrip('.')}.") from error
+
+
+def _missing_field(message: str) -> str | None:
+    parts = message.split("`")
+    return parts[1] if message.startswith("Object missing required field") and len(parts) > 1 else None
+
+
+def endpoint(target: Target, path: str) -> str:
+    return target.url.rstrip("/") + path
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the upstream asks us to wait: `retry-after-ms`, or `retry-after` in seconds. A date is not read."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return max(float(headers[name]) / unit, 0.0)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def load_json(body: bytes) -> Any:
+    """The body as plain values, or None when it is not JSON."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,55 @@
+"""OpenAI Chat Completions (`POST {base}/chat/completions`), both directions. PROTOCOLS 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.canon.wire import HttpRequest
+from penstock.dialects.base import endpoint
+from penstock.dialects.openai_chat import encode, errors, request
+from penstock.dialects.openai_chat.build import build_body
+from penstock.dialects.openai_chat.decode import ChatDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.canon.request import ChatRequest
+    from penstock.canon.target import Target
+    from penstock.dialects.base import RequestHead
+
+
+class OpenAIChat:
+    name = "openai-chat"
+    path = "/chat/completions"
+    stream_type = "text/event-stream"
+    heartbeat = encode.HEARTBEAT
+    terminator = encode.TERMINATOR
+    # opencode's session headers keep a conversation on one server of a router behind us
+    forwarded_headers = frozenset({"openai-beta", "x-session-id", "x-session-affinity"})
+
+    read_head = staticmethod(request.read_head)
+    parse_request = staticmethod(request.parse_request)
+    decoder = ChatDecoder
+    encoder = encode.ChatEncoder
+    write_document = staticmethod(encode.write_document)
+    read_error = staticmethod(errors.read_error)
+    write_error = staticmethod(errors.write_error)
+
+    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
+        return HttpRequest(
+            "POST", endpoint(target, self.path), self._headers(target, request.stream), build_body(request, target)
+        )
+
+    def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
+        passed = tuple((name, headers[name]) for name in self.forwarded_headers if name in headers)
+        body = request.forwarded_body(head, target.model)
+        return HttpRequest("POST", endpoint(target, self.path), self._headers(target, head.stream) + passed, body)
+
+    @staticmethod
+    def _headers(target: Target, stream: bool) -> tuple[tuple[str, str], ...]:
+        accept = "text/event-stream" if stream else "application/json"
+        headers = (("content-type", "application/json"), ("accept", accept), *target.headers)
+        return (*headers, ("authorization", f"Bearer {target.key.reveal()}")) if target.key else headers
+
+
+DIALECT = OpenAIChat()

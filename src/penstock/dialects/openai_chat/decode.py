@@ -1,0 +1,306 @@
+"""OpenAI chat → events: the chunks of a stream, or the one document of a reply that does not stream.
+
+What proves the end is `finish_reason`, on every choice that was seen; `[DONE]` and EOF are transport hints (PROTOCOLS
+0, rule 2). `Finish` is held back until one of them, because usage may come after the reason. Choices other than the
+first are watched for their end only. Pure; never raises on a field of an unexpected type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.canon.errors import MalformedFrame, NotAStream, Truncated
+from penstock.canon.events import (
+    Annotation,
+    BlockEnd,
+    BlockKind,
+    BlockStart,
+    Delta,
+    Event,
+    Finish,
+    KeepAlive,
+    Progress,
+    Reasoning,
+    Refusal,
+    Start,
+    Text,
+    Timings,
+    UsageUpdate,
+)
+from penstock.canon.usage import merge_reported, whole
+from penstock.dialects.base import Mark, load_json
+from penstock.dialects.openai_chat.errors import streamed_error
+from penstock.dialects.openai_chat.tools import ToolCalls
+from penstock.dialects.openai_chat.wire import FINISH_REASONS, Chunk, MessageDelta, decode_chunk, read_usage
+from penstock.framing.base import Frame
+
+_COMMENT, _PING, _EMPTY = KeepAlive("comment"), KeepAlive("ping"), KeepAlive("empty")
+
+
+class ChatDecoder:
+    """Frames of one reply → events. `document`: the frame is a whole completion."""
+
+    def __init__(self, *, document: bool, provider: str | None = None) -> None:
+        self.proved = False
+        self.done = False
+        self._document = document
+        self._provider = provider
+        self._started = False
+        self._closed = False
+        self._next_i = 0
+        self._kind: BlockKind | None = None  # of the open text, reasoning or refusal block
+        self._i = 0
+        self._pieces: list[str] = []
+        self._details: list[Any] = []
+        self._tools = ToolCalls(self._claim_i)
+        self._unfinished: set[int] = set()  # choices seen and not yet finished
+        self._reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._about: dict[str, Any] = {}  # model and id, first non-empty
+
+    def decode(self, frame: Frame, events: list[Event]) -> Mark | None:
+        data = frame.data
+        if self.done:
+            return Mark.AFTER
+        if data is None:
+            if self._started and frame.raw.startswith(b":"):
+                events.append(_COMMENT)
+            return None
+        if not data.startswith(b"{"):
+            return self._no_object(frame, data, events)
+        try:
+            chunk = decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            chunk = self._tolerate(data)
+        if chunk.error or chunk.object == "error" or frame.event == "error":
+            raise streamed_error(chunk.error or load_json(data))
+        choices = chunk.choices
+        if not self._started and choices:
+            self._start(chunk, events)
+        elif len(self._about) < 2:
+            self._learn(chunk)
+        if choices:
+            for choice in choices:
+                if choice.index and type(choice.index) is int:
+                    self._watch(choice.index, choice.finish_reason)
+                    continue
+                if choice.error:
+                    raise streamed_error(choice.error)
+                delta = choice.delta or choice.message
+                if delta is not None:
+                    self._delta(delta, events)
+                if choice.logprobs and self._kind is not None:
+                    events.append(Annotation(self._i, {"logprobs": choice.logprobs}))
+                self._watch(0, choice.finish_reason)
+                if choice.usage:
+                    self._report(choice.usage, events)
+        if chunk.usage:
+            self._report(chunk.usage, events)
+        if chunk.timings or chunk.prompt_progress or chunk.x_groq:
+            self._extras(chunk, events)
+        if self._document:
+            self._end_document(choices is not None)
+        return Mark.USAGE if chunk.usage and not choices else None
+
+    def close(self, events: list[Event]) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self.proved:
+            said = "[DONE]" if self.done else "the connection's end"
+            raise Truncated(f"The stream ended with {said} but without a finish_reason.")
+        self._close_block(events)
+        self._tools.close(events)
+        raw = self._reason
+        reason = FINISH_REASONS.get(raw or "", "other" if raw else "stop")
+        if reason == "stop" and self._tools.any:
+            reason = "tool_calls"
+        usage = read_usage(self._usage) if self._usage else None
+        events.append(Finish(reason, raw, usage, self._about))
+
+    # --- the rare frames --------------------------------------------------------------------------------------------
+
+    def _no_object(self, frame: Frame, data: bytes, events: list[Event]) -> Mark | None:
+        said = data.strip()
+        if said.startswith(b"[DONE]"):
+            self.done = True
+            return Mark.TERMINATOR
+        if said.startswith(b"{"):  # white space before the JSON
+            return self.decode(Frame(frame.raw, said, frame.event), events)
+        if self._document:
+            raise NotAStream("The upstream's reply is not a JSON object.")
+        if frame.event == "error":
+            raise streamed_error(said.decode(errors="replace"))
+        if not said or said.startswith(b":") or said == b"ping":
+            if self._started:
+                events.append(_PING if said else _EMPTY)
+            return None
+        raise MalformedFrame("A frame of the stream is not a JSON object.")
+
+    def _tolerate(self, data: bytes) -> Chunk:
+        """JSON whose shape is off (`choices: {}`, a delta that is a string): what can be read of it, or an error."""
+        found = load_json(data)
+        if not isinstance(found, dict):
+            raise MalformedFrame("A frame of the stream is not valid JSON.")
+        if found.get("error"):
+            return Chunk(error=found["error"])
+        try:
+            return msgspec.convert(found, Chunk, strict=False)
+        except msgspec.ValidationError as error:
+            raise MalformedFrame(f"A frame of the stream does not have the shape of a chat chunk: {error}.") from None
+
+    def _start(self, chunk: Chunk, events: list[Event]) -> None:
+        self._learn(chunk)
+        self._started = True
+        provider = chunk.provider if isinstance(chunk.provider, str) else self._provider
+        events.append(Start(self._about.get("model"), provider, self._about.get("response_id")))
+
+    def _learn(self, chunk: Chunk) -> None:
+        """The first non-empty name counts: Azure's first chunk has none, and some change it (PROTOCOLS 10, row 31)."""
+        if chunk.model and isinstance(chunk.model, str):
+            self._about.setdefault("model", chunk.model)
+        if chunk.id and isinstance(chunk.id, str):
+            self._about.setdefault("response_id", chunk.id)
+
+    def _watch(self, index: int, reason: Any) -> None:
+        if reason and reason != "null" and isinstance(reason, str):
+            if reason == "error":
+                raise streamed_error({"message": "The upstream ended its reply with an error.", "type": "error"})
+            self._unfinished.discard(index)
+            if index == 0 and self._reason is None:
+                self._reason = reason
+            self.proved = not self._unfinished and self._reason is not None
+        elif not self.proved:
+            self._unfinished.add(index)
+
+    def _report(self, raw: Any, events: list[Event]) -> None:
+        if isinstance(raw, dict):
+            self._usage = merge_reported(self._usage, raw)
+            if self._started:
+                events.append(UsageUpdate(read_usage(self._usage)))
+
+    def _extras(self, chunk: Chunk, events: list[Event]) -> None:
+        if not self._started:
+            self._start(chunk, events)
+        timings, progress, groq = chunk.timings, chunk.prompt_progress, chunk.x_groq
+        if isinstance(timings, dict):
+            events.append(read_timings(timings))
+        if isinstance(progress, dict):
+            events.append(Progress("prompt", whole(progress.get("processed")), whole(progress.get("total"))))
+        if isinstance(groq, dict):
+            if groq.get("error"):
+                raise streamed_error(groq["error"])
+            if groq.get("usage") and not chunk.usage:
+                self._report(groq["usage"], events)
+
+    def _end_document(self, is_completion: bool) -> None:
+        if not is_completion:
+            raise NotAStream("The upstream's reply is JSON, but no chat completion.")
+        # A whole document is its own proof, whatever its finish_reason.
+        self.proved = self.done = True
+
+    # --- content ----------------------------------------------------------------------------------------------------
+
+    def _delta(self, delta: MessageDelta, events: list[Event]) -> None:
+        thought = delta.reasoning_content or delta.reasoning
+        if thought or delta.reasoning_details:
+            self._reasoning(thought, delta.reasoning_details, events)
+        content = delta.content
+        if content:
+            if type(content) is str:
+                if self._kind != "text":
+                    self._open("text", events)
+                self._pieces.append(content)
+                events.append(Delta(self._i, content))
+            else:
+                self._parts(content, events)
+        if delta.refusal and isinstance(delta.refusal, str):
+            self._piece("refusal", delta.refusal, events)
+        if delta.annotations and self._kind == "text":
+            events.append(Annotation(self._i, {"annotations": delta.annotations}))
+        if delta.tool_calls:
+            self._close_block(events)
+            for call in delta.tool_calls:
+                self._tools.feed(call, events)
+
+    def _reasoning(self, thought: Any, details: Any, events: list[Event]) -> None:
+        """OpenRouter sends the same words twice, as text and as details: they count once, the details are kept."""
+        listed = [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
+        if not isinstance(thought, str) or not thought:
+            thought = "".join(str(item.get("text") or item.get("summary") or "") for item in listed)
+        if thought:
+            self._piece("reasoning", thought, events)
+        elif listed and self._kind != "reasoning":
+            self._open("reasoning", events)  # signatures and encrypted thoughts may come without a word
+        self._details += listed
+
+    def _parts(self, content: Any, events: list[Event]) -> None:
+        """Mistral's content is a list of typed parts."""
+        if not isinstance(content, list):
+            return
+        for part in content:
+            if not isinstance(part, dict):
+                continue
+            if part.get("type") == "text" and part.get("text"):
+                self._piece("text", str(part["text"]), events)
+            elif part.get("type") == "thinking":
+                inner = part.get("thinking")
+                said = (
+                    [str(p.get("text") or "") for p in inner if isinstance(p, dict)]
+                    if isinstance(inner, list)
+                    else [str(inner or "")]
+                )
+                if text := "".join(said):
+                    self._piece("reasoning", text, events)
+
+    def _piece(self, kind: BlockKind, text: str, events: list[Event]) -> None:
+        if self._kind != kind:
+            self._open(kind, events)
+        self._pieces.append(text)
+        events.append(Delta(self._i, text))
+
+    def _claim_i(self) -> int:
+        i = self._next_i
+        self._next_i += 1
+        return i
+
+    def _open(self, kind: BlockKind, events: list[Event]) -> None:
+        self._close_block(events)
+        self._i = self._claim_i()
+        self._kind = kind
+        events.append(BlockStart(self._i, kind))
+
+    def _close_block(self, events: list[Event]) -> None:
+        if self._kind is None:
+            return
+        text = "".join(self._pieces)
+        if self._kind == "text":
+            part: Text | Reasoning | Refusal = Text(text)
+        elif self._kind == "refusal":
+            part = Refusal(text)
+        else:
+            signatures = [d["signature"] for d in self._details if isinstance(d.get("signature"), str)]
+            part = Reasoning(text, signature=signatures[-1] if signatures else None, details=tuple(self._details))
+            self._details = []
+        events.append(BlockEnd(self._i, part))
+        self._kind = None
+        self._pieces = []
+
+
+def read_timings(timings: dict[str, Any]) -> Timings:
+    """llama.cpp's own clock (PROTOCOLS 7.1)."""
+    return Timings(
+        prompt_tokens=whole(timings.get("prompt_n")),
+        cached_tokens=whole(timings.get("cache_n")),
+        prompt_ms=_number(timings.get("prompt_ms")),
+        prompt_per_second=_number(timings.get("prompt_per_second")),
+        predicted_tokens=whole(timings.get("predicted_n")),
+        predicted_ms=_number(timings.get("predicted_ms")),
+        predicted_per_second=_number(timings.get("predicted_per_second")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,310 @@
+"""OpenAI chat requests: read at the top level, parsed whole, forwarded, and built (PROTOCOLS 2.1, 9.1–9.7).
+
+A caller's mistake raises a `RequestError` with the field's path; nothing that changes meaning is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penstock.canon.errors import InvalidRequest, Unsupported
+from penstock.canon.events import Reasoning, Refusal, Text
+from penstock.canon.request import (
+    Audio,
+    ChatRequest,
+    ContentPart,
+    File,
+    Image,
+    Message,
+    OutputFormat,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolResult,
+)
+from penstock.dialects.base import RequestHead, decode_body
+from penstock.dialects.openai_chat.tools import finished_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Raw = msgspec.Raw
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Shape(msgspec.Struct):
+    """The top level of a request, for its types alone: what is below is the upstream's to judge."""
+
+    model: str
+    messages: list[_Raw]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    tools: list[_Raw] | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    arguments: Any = None
+
+
+class _Tool(msgspec.Struct):
+    type: str
+    function: _Function | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[Any] | None = None
+
+
+class _Schema(msgspec.Struct):
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str
+    json_schema: _Schema | None = None
+
+
+class _Request(msgspec.Struct):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    response_format: _Format | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    audio: Any = None
+
+
+_shape = msgspec.json.Decoder(_Shape)
+_request = msgspec.json.Decoder(_Request)
+_fields = msgspec.json.Decoder(dict[str, _Raw])
+_KNOWN = frozenset(_Request.__struct_fields__)
+
+
+def read_head(body: bytes) -> RequestHead:
+    shape = decode_body(_shape, body)
+    if not shape.messages:
+        raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")
+    options = shape.stream_options
+    return RequestHead(
+        shape.model, bool(shape.stream), bool(options and options.include_usage), decode_body(_fields, body)
+    )
+
+
+def forwarded_body(head: RequestHead, model: str | None) -> bytes:
+    """The caller's own members, each as it came; only `model` (where it is mapped) and the usage option are ours."""
+    fields = dict(head.fields)
+    if model is not None and model != head.model:
+        fields["model"] = _Raw(msgspec.json.encode(model))
+    if head.stream and not head.include_usage:
+        given = fields.get("stream_options")
+        options = msgspec.json.decode(given) if given is not None else None
+        fields["stream_options"] = _Raw(msgspec.json.encode({**(options or {}), "include_usage": True}))
+    return msgspec.json.encode(fields)
+
+
+# --- a client's request → ours ---------------------------------------------------------------------------------------
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    given = decode_body(_request, body)
+    if (given.n or 1) > 1:
+        raise Unsupported("`n` above 1 cannot be translated to this model's dialect.", param="n", fix="Ask n times.")
+    if given.audio is not None:
+        raise Unsupported("Audio output cannot be translated to this model's dialect.", param="audio")
+    messages = [_message(message, f"messages[{k}]") for k, message in enumerate(given.messages)]
+    extras = {key: value for key, value in msgspec.json.decode(body).items() if key not in _KNOWN}
+    stop = (given.stop,) if isinstance(given.stop, str) else tuple(given.stop or ())
+    max_tokens = given.max_completion_tokens if given.max_completion_tokens is not None else given.max_tokens
+    return ChatRequest(
+        model=given.model,
+        messages=tuple(messages),
+        stream=bool(given.stream),
+        include_usage=bool(given.stream_options and given.stream_options.include_usage),
+        max_tokens=max_tokens,
+        temperature=given.temperature,
+        top_p=given.top_p,
+        top_k=given.top_k,
+        stop=stop,
+        seed=given.seed,
+        presence_penalty=given.presence_penalty,
+        frequency_penalty=given.frequency_penalty,
+        tools=tuple(_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())),
+        tool_choice=_tool_choice(given.tool_choice),
+        parallel_tool_calls=given.parallel_tool_calls,
+        reasoning_effort=given.reasoning_effort,
+        output=_output(given.response_format),
+        user=given.user or given.safety_identifier,
+        extras={"openai-chat": extras} if extras else {},
+    )
+
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+def _message(given: _Message, path: str) -> Message:
+    role = _ROLES.get(given.role)
+    if role is None:
+        raise InvalidRequest(
+            f"Unknown role `{given.role}`.", param=f"{path}.role", fix=f"Use one of {', '.join(_ROLES)}."
+        )
+    parts: list[ContentPart] = []
+    if thought := given.reasoning_content or given.reasoning:
+        parts.append(Reasoning(thought, details=tuple(given.reasoning_details or ())))
+    parts += _parts(given.content, f"{path}.content")
+    if given.refusal:
+        parts.append(Refusal(given.refusal))
+    for call in given.tool_calls or ():
+        arguments = call.function.arguments
+        raw = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+        parts.append(finished_call(call.id, call.function.name, raw))
+    if role == "tool":
+        if not given.tool_call_id:
+            raise InvalidRequest("A tool message needs `tool_call_id`.", param=f"{path}.tool_call_id")
+        shown = tuple(part for part in parts if isinstance(part, Text | Image | Audio | File))
+        return Message("tool", (ToolResult(given.tool_call_id, shown, name=given.name),))
+    return Message(role, tuple(parts), given.name)
+
+
+def _parts(content: str | list[dict[str, Any]] | None, path: str) -> list[ContentPart]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Text(content)]
+    parts: list[ContentPart] = []
+    for k, given in enumerate(content):
+        read = _PARTS.get(str(given.get("type")))
+        if read is None:
+            raise InvalidRequest(
+                f"Unknown content part `{given.get('type')}`.",
+                param=f"{path}[{k}].type",
+                fix=f"Use one of {', '.join(_PARTS)}.",
+            )
+        try:
+            parts.append(read(given))
+        except (KeyError, TypeError, AttributeError):
+            raise InvalidRequest(f"A `{given['type']}` part lacks its content.", param=f"{path}[{k}]") from None
+    return parts
+
+
+def _image(given: dict[str, Any]) -> Image:
+    image = given["image_url"]
+    url = image if isinstance(image, str) else image["url"]
+    detail = None if isinstance(image, str) else image.get("detail")
+    if url.startswith("data:"):
+        head, _, data = url.partition(",")
+        return Image(data=data, media_type=head[5:].partition(";")[0], detail=detail)
+    return Image(url=url, detail=detail)
+
+
+def _file(given: dict[str, Any]) -> File:
+    file = given["file"]
+    data, media_type = file.get("file_data"), None
+    if isinstance(data, str) and data.startswith("data:"):
+        head, _, data = data.partition(",")
+        media_type = head[5:].partition(";")[0]
+    return File(data=data, file_id=file.get("file_id"), media_type=media_type, name=file.get("filename"))
+
+
+_PARTS: dict[str, Callable[[dict[str, Any]], ContentPart]] = {
+    "text": lambda given: Text(given["text"]),
+    "image_url": _image,
+    "input_audio": lambda given: Audio(given["input_audio"]["data"], given["input_audio"]["format"]),
+    "file": _file,
+    "refusal": lambda given: Refusal(given["refusal"]),
+    # what Mistral and vLLM take back as an assistant's thoughts
+    "thinking": lambda given: Reasoning(str(given["thinking"])),
+}
+
+
+def _tool(given: _Tool, path: str) -> Tool:
+    if given.type != "function" or given.function is None:
+        raise Unsupported(
+            f"A `{given.type}` tool cannot be translated to this model's dialect.",
+            param=f"{path}.type",
+            fix="Use a function tool.",
+        )
+    function = given.function
+    return Tool(function.name, function.description, function.parameters, function.strict)
+
+
+def _tool_choice(given: str | dict[str, Any] | None) -> ToolChoice | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        modes: dict[str, ToolChoice] = {
+            "auto": ToolChoice("auto"),
+            "required": ToolChoice("any"),
+            "any": ToolChoice("any"),
+            "none": ToolChoice("none"),
+        }
+        if given in modes:
+            return modes[given]
+    elif given.get("type") == "function" and isinstance(given.get("function"), dict) and given["function"].get("name"):
+        return ToolChoice("tool", str(given["function"]["name"]))
+    raise Unsupported(
+        "This `tool_choice` cannot be translated to this model's dialect.",
+        param="tool_choice",
+        fix='Use "auto", "required", "none" or a named function.',
+    )
+
+
+def _output(given: _Format | None) -> OutputFormat | None:
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return OutputFormat("json")
+    if given.type == "json_schema" and given.json_schema is not None:
+        schema = given.json_schema
+        return OutputFormat("schema", schema.schema, schema.name, schema.strict)
+    raise InvalidRequest(f"Unknown response format `{given.type}`.", param="response_format.type")

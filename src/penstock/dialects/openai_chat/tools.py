@@ -1,0 +1,108 @@
+"""The tool calls of one chat reply, put together from fragments.
+
+The key is `index`, with the exceptions that servers need (PROTOCOLS 10, rows 33–35): no index and an id is a new call,
+no index and no id is the last one; a new id with a name on a used index is a new call; an id or a name that comes again
+is the same call; arguments that come before a name wait for it; arguments may be an object; arguments repeated whole
+after they were complete are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.dialects.openai_chat.wire import ToolCallDelta
+
+
+class _Call:
+    __slots__ = ("i", "id", "name", "pieces")
+
+    def __init__(self) -> None:
+        self.i: int | None = None  # None until the block is open, which takes a name
+        self.id = ""
+        self.name = ""
+        self.pieces: list[str] = []
+
+
+class ToolCalls:
+    def __init__(self, claim_i: Callable[[], int]) -> None:
+        self._claim_i = claim_i
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+
+    @property
+    def any(self) -> bool:
+        return bool(self._calls)
+
+    def feed(self, delta: ToolCallDelta, events: list[Event]) -> None:
+        function = delta.function
+        id_ = delta.id if isinstance(delta.id, str) else ""
+        name = function.name if function and isinstance(function.name, str) else ""
+        call = self._find(delta.index, id_, name)
+        call.id = call.id or id_
+        call.name = call.name or name
+        if call.i is None and call.name:
+            call.i = self._claim_i()
+            call.id = call.id or f"call_{call.i}"
+            events.append(BlockStart(call.i, "tool_call", call.id, call.name))
+            events.extend(Delta(call.i, piece) for piece in call.pieces)
+        arguments = function.arguments if function else None
+        if arguments is None or arguments == "":
+            return
+        piece = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        if call.pieces and _is_repeated(piece, call.pieces):
+            return
+        call.pieces.append(piece)
+        if call.i is not None:
+            events.append(Delta(call.i, piece))
+
+    def close(self, events: list[Event]) -> None:
+        for call in self._calls:
+            if call.i is None:  # never named: kept, so that nothing is lost in silence
+                call.i = self._claim_i()
+                call.id = call.id or f"call_{call.i}"
+                events.append(BlockStart(call.i, "tool_call", call.id, ""))
+                events.extend(Delta(call.i, piece) for piece in call.pieces)
+            events.append(BlockEnd(call.i, finished_call(call.id, call.name, "".join(call.pieces))))
+
+    def _find(self, index: Any, id_: str, name: str) -> _Call:
+        if type(index) is not int:
+            known = next((call for call in self._calls if id_ and call.id == id_), None)
+            if known is not None:
+                return known
+            return self._calls[-1] if self._calls and not id_ and not name else self._new()
+        call = self._by_index.get(index)
+        if call is None or (id_ and name and call.id and id_ != call.id):
+            call = self._by_index[index] = self._new()
+        return call
+
+    def _new(self) -> _Call:
+        call = _Call()
+        self._calls.append(call)
+        return call
+
+
+def _is_repeated(piece: str, pieces: list[str]) -> bool:
+    """The whole argument object over again, as some servers send it with their last chunk."""
+    if not (piece.startswith("{") and piece.endswith("}") and len(piece) > 2):
+        return False
+    return piece == "".join(pieces)
+
+
+def finished_call(id_: str, name: str, raw: str, *, server: bool = False) -> ToolCall:
+    """A call whose argument text is whole: parsed once, never repaired."""
+    if not raw.strip():
+        return ToolCall(id_, name, raw, {}, None, server)
+    try:
+        arguments = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server)
+    if not isinstance(arguments, dict):
+        return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server)
+    return ToolCall(id_, name, raw, arguments, None, server)

@@ -1,0 +1,1 @@
+"""L6: the gateway: any client dialect in, any upstream dialect out."""

@@ -1,0 +1,93 @@
+"""The gateway, on one screen: every layer in order, every route.
+
+`recorded → routed → upstream`: the first sees a call first.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.config.load import targets
+from penstock.dialects import dialect
+from penstock.gateway.context import ContextWindows
+from penstock.gateway.models import models_route
+from penstock.policy.routing import Routes, routed
+from penstock.policy.upstream import upstream
+from penstock.serving.asgi import App, respond
+from penstock.serving.route import chat_route
+from penstock.streams.clocks import Timeouts
+from penstock.streams.handler import compose
+from penstock.telemetry.bus import Bus
+from penstock.telemetry.exporters.log import LogExporter
+from penstock.telemetry.exporters.sqlite import SqliteExporter
+from penstock.telemetry.recorder import recorded
+
+if TYPE_CHECKING:
+    from penstock.config.model import Config
+    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.telemetry.exporters.base import Exporter
+    from penstock.transport.base import Transport
+
+
+def gateway(config: Config, transport: Transport) -> App:
+    """The ASGI application. It owns `transport` from its startup to its shutdown."""
+    bus = Bus(exporters(config))
+    windows = ContextWindows(transport)
+    table = targets(config)
+    routes = Routes(table)
+    clocks = config.timeouts
+    handler = compose(
+        upstream(transport, Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)),
+        recorded(bus.publish, context_window=windows.get),
+        routed(routes),
+    )
+
+    def chat(name: str) -> Route:
+        return chat_route(
+            dialect(name), handler, max_body_bytes=config.server.max_body, heartbeat_s=config.heartbeat.interval
+        )
+
+    async def startup() -> None:
+        windows.warm(table.values())
+
+    async def shutdown() -> None:
+        await windows.aclose()
+        await transport.aclose()
+        bus.close()
+
+    return App(
+        {
+            ("POST", "/v1/chat/completions"): chat("openai-chat"),
+            ("POST", "/v1/messages"): chat("anthropic-messages"),
+            ("GET", "/v1/models"): models_route(routes, transport),
+            ("GET", "/health"): health,
+            ("HEAD", "/"): present,
+            ("GET", "/"): present,
+        },
+        startup=startup,
+        shutdown=shutdown,
+    )
+
+
+def exporters(config: Config) -> list[Exporter]:
+    found: list[Exporter] = []
+    log, store = config.telemetry.log, config.telemetry.store
+    if log.format != "off":
+        found.append(LogExporter(sys.stdout, format=log.format, color=sys.stdout.isatty()))
+    if store.path is not None:
+        found.append(SqliteExporter(store.path, keep_s=store.keep))
+    return found
+
+
+async def health(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, 200, msgspec.json.encode({"status": "ok", "version": version("penstock")}))
+
+
+async def present(scope: Scope, receive: Receive, send: Send) -> None:
+    """Claude Code asks `HEAD /` before anything else."""
+    body = b"" if scope["method"] == "HEAD" else b"Penstock gateway. The API is under /v1.\n"
+    await respond(send, 200, body, [(b"content-type", b"text/plain")])

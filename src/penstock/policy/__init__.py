@@ -1,0 +1,1 @@
+"""L4: layers round a call: whom to ask, when, how often."""

@@ -1,0 +1,144 @@
+"""ASGI in plain callables: a request's body within its bound, an answer in one go, a table of routes.
+
+A table entry is found by method and path in one look-up; what is not in it gets a typed error in the dialect that the
+path suggests. No exception of ours reaches the server, and no traceback a client.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
+from penstock.dialects import dialect as dialect_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from penstock.dialects.base import Dialect
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Route = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client left before its request was whole."""
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body. Refused before it is read when its declared length is over the bound."""
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
+    pieces, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+    return b"".join(pieces)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The request's body is larger than {max_bytes} bytes.", fix="Send less, or raise server.max_body.")
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
+    """An answer in one go. JSON, unless the headers say otherwise."""
+    given = list(headers)
+    if not any(name == b"content-type" for name, _ in given):
+        given.append((b"content-type", b"application/json"))
+    given.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": given})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: Send, error: PenstockError, dialect: Dialect, request_id: str) -> None:
+    """An error as an HTTP status, in the caller's dialect."""
+    headers: list[Header] = [(b"x-request-id", request_id.encode())]
+    if isinstance(error, UnknownRoute | TooLarge):
+        # The body was not read: the connection cannot be used again.
+        headers.append((b"connection", b"close"))
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(retry_after_s))))
+    await respond(send, error.status, dialect.write_error(error, request_id), headers)
+
+
+class App:
+    """Routes by (method, path); `startup` and `shutdown` run with the server's own."""
+
+    def __init__(
+        self,
+        routes: dict[tuple[str, str], Route],
+        *,
+        startup: Callable[[], Awaitable[None]] | None = None,
+        shutdown: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._routes = routes
+        self._startup = startup
+        self._shutdown = shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            route = self._routes.get((scope["method"], scope["path"]))
+            if route is None:
+                await self._no_route(scope, send)
+            else:
+                await route(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:  # a WebSocket: nobody speaks it here
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _no_route(self, scope: Scope, send: Send) -> None:
+        path = scope["path"]
+        allowed = sorted(method for method, known in self._routes if known == path)
+        dialect = dialect_of("anthropic-messages" if path.startswith("/v1/messages") else "openai-chat")
+        if allowed:
+            error = UnknownRoute(f"{path} takes {' and '.join(allowed)}, not {scope['method']}.", param="path")
+            error.status = 405
+        else:
+            known = ", ".join(sorted({known for _, known in self._routes if known.startswith("/v1")}))
+            error = UnknownRoute(f"There is no {path} here.", param="path", fix=f"Known paths: {known}.")
+        await refuse(send, error, dialect, new_request_id())
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                if self._startup is not None:
+                    await self._startup()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._shutdown is not None:
+                    await self._shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return

@@ -1,0 +1,106 @@
+"""The one writer of a streamed answer: headers with the first content or the first heartbeat, heartbeats while idle.
+
+Heartbeats come from one lazily re-armed timer: a write costs an assignment. A heartbeat never falls inside an event,
+because it is a write of its own, and it never stands in line: while a write waits for the client to read, there is no
+heartbeat to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.serving.asgi import Header, Send
+    from penstock.streams.handler import Call
+
+_STREAM_HEADERS: list[Header] = [
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Downstream:
+    """`heartbeat_s` None: no heartbeats. `started`: the status is sent, so a failure can only be told in the stream."""
+
+    def __init__(
+        self, send: Send, call: Call, *, content_type: str, heartbeat: bytes, heartbeat_s: float | None
+    ) -> None:
+        self.started = False
+        self._send = send
+        self._call = call
+        self._headers = [
+            (b"content-type", content_type.encode()),
+            (b"x-request-id", call.request_id.encode()),
+            *_STREAM_HEADERS,
+        ]
+        self._heartbeat = heartbeat
+        self._heartbeat_s = heartbeat_s
+        self._written_at = call.began
+        self._busy = False
+        self._beating: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if heartbeat_s is not None and heartbeat:
+            self._arm(heartbeat_s)
+
+    def add_headers(self, headers: list[Header]) -> None:
+        """Say more at the head of the answer, if it has not left already."""
+        self._headers += headers
+
+    async def write(self, data: bytes) -> None:
+        if self._beating is not None:
+            await self._beating
+        self._busy = True
+        try:
+            if not self.started:
+                await self._start()
+            self._call.sent.bytes_out += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            self._busy = False
+        self._written_at = self._call.now()
+
+    async def end(self, data: bytes = b"") -> None:
+        """The last write: what it carries, and the end of the body."""
+        self.stop()
+        if self._beating is not None:
+            await self._beating
+        if not self.started:
+            await self._start()
+        self._call.sent.bytes_out += len(data)
+        self._call.sent.is_whole = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _start(self) -> None:
+        self.started = True
+        self._call.http_status = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+
+    def _arm(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._due)
+
+    def _due(self) -> None:
+        assert self._heartbeat_s is not None
+        left = self._written_at + self._heartbeat_s - self._call.now()
+        if left > 0.001:
+            self._arm(left)
+            return
+        if not self._busy and self._beating is None:
+            self._beating = asyncio.get_running_loop().create_task(self._beat())
+        self._arm(self._heartbeat_s)
+
+    async def _beat(self) -> None:
+        try:
+            if not self.started:
+                await self._start()
+            await self._send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
+            self._call.sent.heartbeats += 1
+            self._call.sent.bytes_out += len(self._heartbeat)
+            self._written_at = self._call.now()
+        finally:
+            self._beating = None

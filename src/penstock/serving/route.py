@@ -1,0 +1,185 @@
+"""One route per client dialect: parse, call, relay.
+
+The request is read at its top level and handed to the handler stack; what comes back is relayed as a stream or
+gathered into one document, in the client's dialect. Until the status is sent a failure is a status (C9); after that it
+is said in the stream, in the dialect, with no terminator behind it (C4). A client that leaves cancels everything (C7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
+from penstock.canon.response import Fold
+from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse, respond
+from penstock.serving.downstream import Downstream
+from penstock.serving.writers import Translated, Verbatim, rename_model
+from penstock.streams.handler import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from penstock.dialects.base import Dialect, Encoder
+    from penstock.serving.asgi import Header, Receive, Route, Scope, Send
+    from penstock.streams.handler import Handler
+    from penstock.streams.stream import EventStream
+
+
+def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heartbeat_s: float | None) -> Route:
+    """The ASGI callable that answers `dialect`'s requests by `handler`."""
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_request_id()
+        try:
+            body = await read_body(scope, receive, max_body_bytes)
+            head = dialect.read_head(body)
+        except ClientGone:
+            return
+        except RequestError as error:
+            await refuse(send, error, dialect, request_id)
+            return
+        call = Call(
+            request_id=request_id,
+            model=head.model,
+            stream=head.stream,
+            dialect=dialect,
+            head=head,
+            body=body,
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            route=scope["path"],
+        )
+        exchange = _stream if head.stream else _document
+        await _unless_gone(call, exchange(call, dialect, handler, send, heartbeat_s), receive)
+
+    return route
+
+
+async def _unless_gone(call: Call, exchange: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Run the exchange; when the client leaves, cancel it at once and end quietly."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not call.sent.is_whole:  # a server says "disconnect" after a whole answer, too
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        await exchange
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+    finally:
+        watcher.cancel()
+
+
+async def _stream(call: Call, dialect: Dialect, handler: Handler, send: Send, heartbeat_s: float | None) -> None:
+    down = Downstream(
+        send, call, content_type=dialect.stream_type, heartbeat=dialect.heartbeat, heartbeat_s=heartbeat_s
+    )
+    try:
+        async with handler(call) as stream:
+            alias = _alias(call, stream)
+            writer = _writer(call, dialect, stream, alias)
+            down.add_headers(_headers(call, stream))
+            try:
+                last = b""
+                async for batch in stream:
+                    data = writer.write(batch)
+                    if stream.is_at_end:
+                        last = data  # leaves with the end of the body, in one write
+                    elif data:
+                        await down.write(data)
+                if not stream.is_complete:
+                    raise Cancelled("The stream was cancelled.")
+                await down.end(last + writer.end())
+            except PenstockError as error:
+                await down.end(writer.failed(error, _encoder(call, dialect, alias)))
+    except PenstockError as error:
+        down.stop()
+        if down.started:
+            await down.end(_encoder(call, dialect, None).error(error))
+        else:
+            await _refuse(call, dialect, send, error)
+    finally:
+        down.stop()
+
+
+async def _document(call: Call, dialect: Dialect, handler: Handler, send: Send, heartbeat_s: float | None) -> None:
+    del heartbeat_s  # there is nothing to write one into
+    try:
+        async with handler(call) as stream:
+            alias = _alias(call, stream)
+            if stream.is_document and stream.dialect == dialect.name:
+                body = b"".join([batch.raw async for batch in stream])
+                if alias is not None:
+                    body = rename_model(body, alias)
+            else:
+                folding = Fold()
+                async for batch in stream:
+                    folding.feed(batch.events)
+                created = int(call.began_unix)
+                body = dialect.write_document(
+                    folding.response(), model=alias, request_id=call.request_id, created=created
+                )
+            if not stream.is_complete:
+                raise Cancelled("The reply was cancelled.")
+            headers = [(b"x-request-id", call.request_id.encode()), *_headers(call, stream)]
+            call.http_status = 200
+            call.sent.bytes_out += len(body)
+            call.sent.is_whole = True
+            await respond(send, 200, body, headers)
+    except PenstockError as error:
+        await _refuse(call, dialect, send, error)
+
+
+def _writer(call: Call, dialect: Dialect, stream: EventStream, alias: str | None) -> Verbatim | Translated:
+    if stream.dialect == dialect.name and not stream.is_document:
+        assert call.head is not None
+        return Verbatim(stream, dialect, keep_usage=call.head.include_usage, alias=alias)
+    return Translated(_encoder(call, dialect, alias))
+
+
+def _encoder(call: Call, dialect: Dialect, alias: str | None) -> Encoder:
+    assert call.head is not None
+    return dialect.encoder(
+        model=alias,
+        include_usage=call.head.include_usage,
+        request_id=call.request_id,
+        created=int(call.began_unix),
+    )
+
+
+def _alias(call: Call, stream: EventStream) -> str | None:
+    """The name that the client knows the model by, where it is not the upstream's own."""
+    return call.model if stream.target.model not in (None, call.model) else None
+
+
+def _headers(call: Call, stream: EventStream) -> list[Header]:
+    headers = [
+        (b"x-penstock-target", str(stream.target).encode()),
+        (b"x-penstock-attempts", b"%d" % len(call.attempts)),
+    ]
+    if call.stream and stream.is_document:
+        headers.append((b"x-penstock-synthetic", b"true"))
+    return headers
+
+
+async def _refuse(call: Call, dialect: Dialect, send: Send, error: PenstockError) -> None:
+    """The failure as a status. An upstream that speaks the client's dialect has already said it best."""
+    call.sent.is_whole = True
+    same_dialect = call.target is not None and call.target.dialect == dialect.name
+    if same_dialect and isinstance(error, StatusError) and error.body.lstrip().startswith(b"{"):
+        headers = [(b"x-request-id", call.request_id.encode())]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+        await respond(send, error.status, error.body, headers)
+        return
+    await refuse(send, error, dialect, call.request_id)

@@ -1,0 +1,92 @@
+"""What a client gets of each batch: the upstream's own bytes, or a translation.
+
+`Verbatim` is for a stream that already is in the client's dialect: frames pass byte for byte but for C10's three edits
+(the model's name where it is mapped, the usage frame that the client did not ask for, the terminator exactly once and
+only on a proved ending). `Translated` encodes events. Both are told of the end by `end()`, of a failure by `failed()`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.canon.errors import StreamedError
+from penstock.dialects.base import Mark
+
+if TYPE_CHECKING:
+    from penstock.canon.errors import PenstockError
+    from penstock.dialects.base import Dialect, Encoder
+    from penstock.framing.base import Frame
+    from penstock.streams.batch import Batch
+    from penstock.streams.stream import EventStream
+
+# A key named `model` outside any string: inside one its quotes would be escaped, and so not match.
+_MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+
+def rename_model(raw: bytes, name: str) -> bytes:
+    """The frame with its first `model` member saying `name`."""
+    written = msgspec.json.encode(name)
+    return _MODEL.sub(lambda found: b'"model"' + found[1] + written, raw, count=1)
+
+
+class Verbatim:
+    """`alias` is the name that the client knows the model by, None where it is the upstream's own."""
+
+    def __init__(self, stream: EventStream, dialect: Dialect, *, keep_usage: bool, alias: str | None) -> None:
+        self._stream = stream
+        self._dialect = dialect
+        self._keep_usage = keep_usage
+        self._alias = alias
+        self._terminated = False
+        self._said_error = False
+        self._open_line = False  # the last frame came without its empty line
+
+    def write(self, batch: Batch) -> bytes:
+        frames = batch.frames
+        if frames and frames[-1].unterminated:
+            self._open_line = True
+        if not batch.marks and self._alias is None:
+            return batch.raw
+        marks = dict(batch.marks)
+        return b"".join([self._frame(frame, marks.get(number)) for number, frame in enumerate(frames)])
+
+    def _frame(self, frame: Frame, mark: Mark | None) -> bytes:
+        if mark is Mark.AFTER or (mark is Mark.USAGE and not self._keep_usage):
+            return b""
+        if mark is Mark.TERMINATOR:
+            if self._terminated or not self._stream.is_complete:
+                return b""
+            self._terminated = True
+        elif mark is Mark.ERROR:
+            self._said_error = True
+        return frame.raw if self._alias is None or frame.data is None else rename_model(frame.raw, self._alias)
+
+    def end(self) -> bytes:
+        if self._terminated:
+            return b""
+        return self._closed_line() + self._dialect.terminator
+
+    def failed(self, error: PenstockError, encoder: Encoder) -> bytes:
+        if self._said_error and isinstance(error, StreamedError):
+            return self._closed_line()  # the provider's own words have passed
+        return self._closed_line() + encoder.error(error)
+
+    def _closed_line(self) -> bytes:
+        return b"\n\n" if self._open_line else b""
+
+
+class Translated:
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def write(self, batch: Batch) -> bytes:
+        return self._encoder.encode(batch.events)
+
+    def end(self) -> bytes:
+        return b""  # `Finish` has said it
+
+    def failed(self, error: PenstockError, encoder: Encoder) -> bytes:
+        return self._encoder.error(error)

@@ -1,0 +1,109 @@
+"""The two shapes that compose, and the call that travels through them.
+
+A `Handler` opens a call's stream: its `async with` spans the whole stream, entering it returns when the first content
+is in hand, and leaving it closes the upstream. A `Layer` wraps a handler; a `Stage` wraps a stream's batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from penstock.streams.batch import Batch
+
+if TYPE_CHECKING:
+    from penstock.canon.events import Progress
+    from penstock.canon.request import ChatRequest
+    from penstock.canon.target import Target
+    from penstock.dialects.base import Dialect, RequestHead
+    from penstock.streams.stream import EventStream
+
+Batches = AsyncIterator[Batch]
+Stage = Callable[[Batches], Batches]
+Handler = Callable[["Call"], AbstractAsyncContextManager["EventStream"]]
+Layer = Callable[[Handler], Handler]
+
+
+class Attempt(Struct):
+    """One execution upstream (C1). `error` is the kind of what went wrong; `status` None before an answer."""
+
+    target: str
+    status: int | None = None
+    error: str | None = None
+
+
+class Sent(Struct):
+    """What left for the client, counted by whoever writes to it."""
+
+    bytes_out: int = 0
+    heartbeats: int = 0
+    #: the last byte was handed over: a client that leaves now has everything
+    is_whole: bool = False
+    #: bytes that the upstream still sent after the client had gone
+    bytes_after_disconnect: int = 0
+
+
+class Call:
+    """One request on its way. `dialect`, `head` and `body` are the client's; a library call has `request` alone."""
+
+    __slots__ = (
+        "_request", "attempts", "began", "began_unix", "body", "dialect", "head", "headers", "http_status", "key_name",
+        "model", "narrate", "now", "request_id", "route", "sent", "stream", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        model: str,
+        stream: bool,
+        request: ChatRequest | None = None,
+        dialect: Dialect | None = None,
+        head: RequestHead | None = None,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        route: str | None = None,
+        target: Target | None = None,
+        narrate: Callable[[Progress], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.request_id = request_id
+        self.model = model
+        self.stream = stream
+        self._request = request
+        self.dialect = dialect
+        self.head = head
+        self.body = body
+        self.headers = headers or {}
+        self.route = route
+        self.target = target
+        self.narrate = narrate
+        self.now = now
+        self.began = now()
+        self.began_unix = time.time()
+        self.attempts: list[Attempt] = []
+        self.sent = Sent()
+        self.http_status: int | None = None
+        self.key_name: str | None = None
+
+    @property
+    def request(self) -> ChatRequest:
+        """The request in no dialect; parsed when first asked for, which a same-dialect call never does."""
+        if self._request is None:
+            assert self.dialect is not None, "a call has a request, or a dialect to parse one"
+            self._request = self.dialect.parse_request(self.body)
+        return self._request
+
+    def __repr__(self) -> str:
+        return f"<Call {self.request_id} {self.model}{' stream' if self.stream else ''}, {len(self.attempts)} attempts>"
+
+
+def compose(leaf: Handler, *layers: Layer) -> Handler:
+    """The handler that these layers make round a leaf; the first named sees a call first."""
+    for layer in reversed(layers):
+        leaf = layer(leaf)
+    return leaf

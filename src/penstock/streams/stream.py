@@ -1,0 +1,260 @@
+"""A reply under way: bytes of one response → batches, with one true ending.
+
+`Reply` is the source: it reads, frames, decodes, watches the clocks, and ends in exactly one way: it stops (complete),
+or raises what ended it. `EventStream` is what handlers give: the batches behind the stages, and `cancel()`, which
+works from any task and any number of times. Neither is an async generator, so nothing is ever suspended inside a scope.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from penstock.canon.errors import MalformedFrame, PenstockError, ProtocolError, StreamedError, TimedOut, Truncated
+from penstock.canon.events import Progress, is_content
+from penstock.canon.wire import ConnectionLost
+from penstock.dialects.base import Mark
+from penstock.streams.batch import Batch
+from penstock.streams.clocks import Clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.canon.errors import ClockName
+    from penstock.canon.target import Target
+    from penstock.canon.wire import HttpResponse
+    from penstock.dialects.base import Decoder
+    from penstock.framing.base import Framing
+    from penstock.streams.clocks import Timeouts
+    from penstock.streams.handler import Batches, Stage
+
+#: What may wait for the first content: a provider's preamble and its pings, never a reply.
+MAX_PREAMBLE_BYTES = 1024 * 1024
+
+
+class Reply:
+    """The batches of one response. Batches whose events all are true come before the error that ended the reply."""
+
+    def __init__(
+        self,
+        response: HttpResponse,
+        choose: Callable[[bytes], tuple[Framing, Decoder]],
+        *,
+        now: Callable[[], float],
+        target: str,
+    ) -> None:
+        """`choose` is given the first read, and says how the reply is delimited and what it means."""
+        self._response = response
+        self._choose = choose
+        self._framing: Framing | None = None
+        self._decoder: Decoder | None = None
+        self._now = now
+        self._target = target
+        self._clocks: Clocks | None = None
+        self._ready: deque[Batch] = deque()
+        self._error: BaseException | None = None
+        self._ended = False
+        self._cancelled = False
+
+    def watch(self, limits: Timeouts, *, began: float, attempt_at: float) -> None:
+        """Start the clocks; see `Clocks`."""
+        self._clocks = Clocks(limits, self.expire, now=self._now, began=began, attempt_at=attempt_at)
+        self._clocks.start()
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._ready:
+            return self._ready.popleft()
+        return await self._next()
+
+    async def begin(self, narrate: Callable[[Progress], None] | None = None) -> None:
+        """Return when the first content is in hand, everything before it kept in order; raise if it never comes."""
+        size = 0
+        held: deque[Batch] = deque()
+        while True:
+            try:
+                batch = await self._next()
+            except StopAsyncIteration:
+                break
+            held.append(batch)
+            if any(map(is_content, batch.events)):
+                break
+            size += sum(len(frame.raw) for frame in batch.frames)
+            if size > MAX_PREAMBLE_BYTES:
+                raise ProtocolError(f"The upstream sent {size} bytes without content.", target=self._target)
+            if narrate is not None:
+                for event in batch.events:
+                    if type(event) is Progress:
+                        narrate(event)
+        self._ready = held
+
+    async def _next(self) -> Batch:
+        while not self._ended:
+            if self._error is not None:
+                self._ended = True
+                raise self._error
+            broken: ConnectionLost | None = None
+            if self._clocks is not None:
+                self._clocks.resume()
+            try:
+                data = await self._response.read()
+            except ConnectionLost as error:
+                data, broken = b"", error
+            batch = self._take(data, broken)
+            if batch.frames or batch.events:
+                return batch
+        self._stop()
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    def _take(self, data: bytes, broken: ConnectionLost | None) -> Batch:
+        """One read → one batch. Sets `_error` for the next call when the reply is over and not well."""
+        batch = Batch(self._now(), [], [], [])
+        if self._error is not None or self._cancelled:  # a clock, or the caller, ended it while we read
+            self._ended = True
+            return batch
+        try:
+            if self._framing is None or self._decoder is None:
+                if not data:
+                    raise Truncated("The upstream closed the connection before its reply began.")
+                self._framing, self._decoder = self._choose(data)
+            decoder = self._decoder
+            if data:
+                batch.frames = self._framing.feed(data)
+                self._decode(batch, decoder)
+                content = any(map(is_content, batch.events))
+            else:
+                self._ended = True
+                content = False
+                self._flush(batch, self._framing, decoder)
+                decoder.close(batch.events)
+            if decoder.done and not self._ended:
+                self._ended = True
+                decoder.close(batch.events)
+            if self._clocks is not None:
+                self._clocks.has_read(batch.at, content=content, proved=decoder.proved)
+        except PenstockError as error:
+            error.target = error.target or self._target
+            if isinstance(error, Truncated) and broken is not None:
+                error.__cause__ = broken
+            self._error = error
+            self._ended = False  # this batch first, then the error
+        return batch
+
+    @staticmethod
+    def _decode(batch: Batch, decoder: Decoder) -> None:
+        decode, events, marks = decoder.decode, batch.events, batch.marks
+        for number, frame in enumerate(batch.frames):
+            try:
+                mark = decode(frame, events)
+            except StreamedError:
+                marks.append((number, Mark.ERROR))
+                del batch.frames[number + 1 :]
+                raise
+            except MalformedFrame:
+                del batch.frames[number:]
+                raise
+            if mark is not None:
+                marks.append((number, mark))
+
+    def _flush(self, batch: Batch, framing: Framing, decoder: Decoder) -> None:
+        """The end of the bytes: a last frame without its delimiter counts only when it is whole after all."""
+        for frame in framing.close():
+            batch.frames = [frame]
+            try:
+                self._decode(batch, decoder)
+            except MalformedFrame:
+                if not frame.unterminated:
+                    raise
+                batch.frames = []
+
+    def expire(self, clock: ClockName | None, after_s: float) -> None:
+        """A clock ran out. After a proved ending that only means that nothing more is waited for."""
+        if clock is None:
+            self._response.abort()  # the reader finds the connection lost and closes the proved reply
+        elif self._error is None and not self._ended:
+            self._error = TimedOut(clock, after_s, target=self._target)
+            self._response.abort()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._response.abort()
+
+    def _stop(self) -> None:
+        if self._clocks is not None:
+            self._clocks.stop()
+
+    @property
+    def is_complete(self) -> bool:
+        return self._decoder is not None and self._decoder.proved and self._error is None
+
+    @property
+    def is_at_end(self) -> bool:
+        """Nothing more will come, and all is well: the batch in hand is the last."""
+        return self._ended and self._error is None and not self._ready
+
+    @property
+    def is_document(self) -> bool:
+        """The upstream did not stream. False until the first read."""
+        return self._framing is not None and self._framing.name == "document"
+
+    def close(self) -> None:
+        """Give the connection back when nothing more is to come, close it otherwise."""
+        self._stop()
+        if self._ended and self._error is None and not self._cancelled:
+            self._response.release()
+        else:
+            self._response.abort()
+        self._ended = True
+
+
+class EventStream:
+    """One call's stream of batches. Read once; `cancel()` and `close()` any number of times."""
+
+    def __init__(
+        self,
+        reply: Reply,
+        *,
+        target: Target,
+        dialect: str,
+        status: int = 200,
+        attempt: int = 1,
+    ) -> None:
+        self._reply = reply
+        self._batches: Batches = reply
+        self.target = target
+        #: the dialect that the upstream answered in
+        self.dialect = dialect
+        self.status = status
+        #: the upstream did not stream: frames are a document, not a client's stream
+        self.is_document = reply.is_document
+        self.attempt = attempt
+        self._seen = 0
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return await self._batches.__anext__()
+
+    def through(self, stage: Stage) -> None:
+        """Put a stage round what is still to come."""
+        self._batches = stage(self._batches)
+
+    def cancel(self) -> None:
+        """Close the upstream's connection now; whoever reads ends quietly with what there is."""
+        self._reply.cancel()
+
+    @property
+    def is_complete(self) -> bool:
+        return self._reply.is_complete
+
+    @property
+    def is_at_end(self) -> bool:
+        return self._reply.is_at_end
+
+    def __repr__(self) -> str:
+        return f"<EventStream {self.target} attempt {self.attempt}{' document' if self.is_document else ''}>"

@@ -1,0 +1,210 @@
+"""Records in an SQLite file: the store that needs nothing installed.
+
+One table, `records`, a column per field of `CallRecord`; `PRAGMA user_version` is the schema's version. A batch is one
+transaction, in WAL mode, so readers and other processes are never in the way. Rows older than `keep_s` are deleted, at
+most once a minute. The file is opened with the first batch, in the exporter's own thread, and opened anew after any
+failure or when it was replaced: a full disk or an unwritable folder costs the records of that time and no more.
+
+A file that SQLite finds corrupt is moved aside to `<path>.corrupt-<n>`, its contents untouched, and a new one begun. A
+file that holds something else, or a newer schema, is left alone and refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import msgspec
+
+from penstock.telemetry.exporters.base import ExportFailed
+from penstock.telemetry.record import CallRecord
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+#: Raise it, and write the step from the last one, when a field of `CallRecord` is added, renamed or retyped.
+SCHEMA_VERSION = 1
+
+THIRTY_DAYS_S = 30 * 86_400.0
+
+#: Deleting is a write of its own: once a minute is often enough for rows that lived for days.
+PRUNE_EVERY_S = 60.0
+
+#: How long another process's transaction is waited for. Ours take under a millisecond.
+LOCK_WAIT_S = 5.0
+
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_REASONS = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "Free some space, or shorten telemetry.store.keep."),
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "See that its folder exists and can be written to."),
+    sqlite3.SQLITE_READONLY: ("it cannot be written to", "See whose it is, and that its folder can be written to."),
+    sqlite3.SQLITE_BUSY: ("another program keeps it locked", "Close that program, or give each a path of its own."),
+    sqlite3.SQLITE_IOERR: ("the disk reports an error", None),
+}
+
+
+def _sql_type(annotation: object) -> str:
+    members = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    names = {bool: "INTEGER", int: "INTEGER", float: "REAL"}
+    return next((names[member] for member in members if member in names), "TEXT")
+
+
+#: Column → SQL type, in the record's own order.
+COLUMNS = {field.name: _sql_type(field.type) for field in msgspec.structs.fields(CallRecord)}
+
+_CREATE = f"CREATE TABLE records ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"
+_INSERT = f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+class SqliteExporter:
+    """`keep_s` None: rows are kept for ever. `now` is unix time, as in the records."""
+
+    name = "sqlite"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keep_s: float | None = THIRTY_DAYS_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = Path(path)
+        self._keep_s = keep_s
+        self._now = now
+        self._pruned_at: float | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def export(self, records: list[CallRecord]) -> None:
+        """Raises `ExportFailed`; then none of these records is in the file."""
+        rows = [msgspec.structs.astuple(record) for record in records]
+        try:
+            try:
+                self._write(rows)
+            except sqlite3.DatabaseError as error:
+                if _code(error) not in _CORRUPT:
+                    raise
+                self._set_aside()
+                self._write(rows)
+        except sqlite3.Error as error:
+            self.close()
+            raise self._failed(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _write(self, rows: list[tuple[object, ...]]) -> None:
+        connection = self._open()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._prune(connection)
+            connection.executemany(_INSERT, rows)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
+                connection.execute("ROLLBACK")
+            raise
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        if self._keep_s is None:
+            return
+        now = self._now()
+        # abs: a wall clock that was set back must not stop it for as long.
+        if self._pruned_at is None or abs(now - self._pruned_at) >= PRUNE_EVERY_S:
+            self._pruned_at = now
+            connection.execute("DELETE FROM records WHERE time < ?", (now - self._keep_s,))
+
+    # --- the file ---
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._identity == _identity(self._path):
+                return self._connection
+            self.close()  # moved or deleted under us: rows would go to a file that nobody can find
+        connection = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, isolation_level=None)
+        self._identity = _identity(self._path)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        until = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait here when another process is making the same change.
+                if _code(error) not in _LOCKED or time.monotonic() > until:
+                    raise
+                time.sleep(0.005)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and tables == 0:
+            connection.execute(_CREATE)
+            connection.execute("CREATE INDEX records_time ON records (time)")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version > SCHEMA_VERSION:
+            raise ExportFailed(
+                f"The record store {self._path} was written by a newer version.",
+                fix="Give this one a path of its own, or upgrade it.",
+            )
+        elif version == 0:
+            raise ExportFailed(
+                f"{self._path} is a database of something else.", fix="Give telemetry.store.path another name."
+            )
+        connection.execute("COMMIT")
+
+    def _set_aside(self) -> None:
+        """Move the corrupt file away, unless another process has just done it."""
+        seen = self._identity
+        self.close()
+        if seen != _identity(self._path):
+            return
+        number = 1
+        while (aside := Path(f"{self._path}.corrupt-{number}")).exists():
+            number += 1
+        try:
+            for suffix in ("-wal", "-shm", ""):  # the file last: whoever opens a new one must find no old log
+                part = Path(f"{self._path}{suffix}")
+                if part.exists():
+                    part.rename(f"{aside}{suffix}")
+        except OSError as error:
+            raise ExportFailed(f"The record store {self._path} is corrupt and cannot be moved aside.") from error
+        _log.warning("The record store %s was corrupt; it is now %s, and a new one was begun.", self._path, aside)
+
+    def _failed(self, error: sqlite3.Error) -> ExportFailed:
+        what, fix = _REASONS.get(_code(error), (f"SQLite says {getattr(error, 'sqlite_errorname', 'no')}", None))
+        return ExportFailed(f"The record store {self._path} took no records: {what}.", fix=fix)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; the extended ones have it in their low byte."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

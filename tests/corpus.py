@@ -1,0 +1,75 @@
+"""Recorded streams of real providers, where they are at hand: `<project root>/../shared/corpus`.
+
+A user's checkout does not have them; `recordings` then gives nothing and `needs_corpus` says why tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+CORPUS = Path(__file__).resolve().parents[1].parent / "shared" / "corpus"
+
+needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded streams at {CORPUS}")
+
+
+class Recording(Struct, frozen=True):
+    """One reply as it was sent (`data`) and what it means (`expected`). `meta` is the whole description of it."""
+
+    name: str
+    dialect: str
+    provider: str
+    framing: str
+    data: bytes
+    expected: dict[str, Any]
+    chunk_boundaries: tuple[int, ...]
+    meta: dict[str, Any]
+
+    def cuts(self) -> dict[str, list[bytes]]:
+        """The same bytes, cut in each way that a network might."""
+        ways = {f"{size} bytes": _cut(self.data, range(size, len(self.data), size)) for size in (1, 2, 7, 64)}
+        ways["whole"] = [self.data]
+        if self.chunk_boundaries:
+            ways["as recorded"] = _cut(self.data, self.chunk_boundaries)
+        return ways
+
+
+def _cut(data: bytes, ends: Any) -> list[bytes]:
+    edges = [0, *ends, len(data)]
+    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False) if end > begin]
+
+
+@cache
+def recordings(dialect: str) -> tuple[Recording, ...]:
+    """Every recording of this dialect, in order of name; none where the corpus is absent."""
+    found = []
+    for path in sorted(CORPUS.glob("*/*.json")) if CORPUS.is_dir() else []:
+        meta = json.loads(path.read_bytes())
+        if meta.get("dialect") != dialect or "expected" not in meta:
+            continue
+        found.append(
+            Recording(
+                name=f"{path.parent.name}/{path.stem}",
+                dialect=dialect,
+                provider=meta.get("provider") or "",
+                framing=meta["framing"],
+                data=path.with_suffix(".sse").read_bytes(),
+                expected=meta["expected"],
+                chunk_boundaries=tuple(meta.get("chunk_boundaries") or ()),
+                meta=meta,
+            )
+        )
+    return tuple(found)
+
+
+def each(dialect: str) -> Any:
+    """Parametrize a test by `recording`, one per recorded stream, each with its name."""
+    found = recordings(dialect)
+    params = [pytest.param(recording, id=recording.name) for recording in found]
+    absent = pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded streams at {CORPUS}"), id="no corpus")
+    return pytest.mark.parametrize("recording", params or [absent])
