@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Recording(Struct, frozen=True):
 
 def _cut(data: bytes, ends: Any) -> list[bytes]:
     edges = [0, *ends, len(data)]
-    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False) if end > begin]
+    return [data[begin:end] for begin, end in pairwise(edges) if end > begin]
 
 
 @cache
@@ -67,7 +68,7 @@ def recordings(dialect: str) -> tuple[Recording, ...]:
     return tuple(found)
 
 
-def each(dialect: str) -> Any:
+def each(dialect: str) -> pytest.MarkDecorator:
     """Parametrize a test by `recording`, one per recorded stream, each with its name."""
     found = recordings(dialect)
     params = [pytest.param(recording, id=recording.name) for recording in found]

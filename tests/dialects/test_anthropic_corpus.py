@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from penstock.canon.errors import Truncated
 from penstock.canon.events import KeepAlive, Reasoning, Start, ToolCall
 from penstock.dialects.anthropic_messages import DIALECT
 from penstock.dialects.base import Mark
 from penstock.framing.sse import SSEFraming
-from tests.corpus import Recording, each
+from tests.corpus import Recording, each, needs_corpus, recordings
 from tests.invariants import Driven, check_events, drive
 
 STOP = b'data: {"type":"message_stop"'
@@ -27,7 +25,8 @@ def replies(recording: Recording) -> list[bytes]:
 
 @each("anthropic-messages")
 def test_a_recording_means_what_is_expected_of_it(recording: Recording):
-    text, reasoning, calls = "", "", []
+    text, reasoning = "", ""
+    calls: list[ToolCall] = []
     for data in replies(recording):
         driven = replay([data])
         assert driven.error is None
@@ -59,14 +58,19 @@ def test_c3_every_way_of_cutting_gives_the_same_events(recording: Recording):
 
 @each("anthropic-messages")
 def test_c4_no_prefix_is_complete(recording: Recording):
-    """Cut at every line end, and a little before and after each: only with `message_stop` in hand is it whole."""
+    """Only with the whole of `message_stop` in hand is a reply proved."""
     data = replies(recording)[0]
     end = data.index(b"}", data.index(STOP)) + 1
-    line_ends = [k for k, byte in enumerate(data) if byte == 0x0A]
-    for cut in sorted({max(at + step, 0) for at in line_ends for step in (-9, 0, 1, 2)} | {end - 1}):
-        if cut >= end:
-            continue
-        driven = replay([data[:cut]])
+    framing, decoder = SSEFraming(), DIALECT.decoder(document=False)
+    for line in data[:end].splitlines(keepends=True)[:-1]:
+        for frame in framing.feed(line):
+            decoder.decode(frame, [])
+        assert not decoder.proved, line
+    # Ended for good: around line ends, evenly spread, and at every byte of the last word.
+    line_ends = [k for k, byte in enumerate(data[:end]) if byte == 0x0A]
+    spread = line_ends[:: max(len(line_ends) // 30, 1)]
+    for cut in sorted({at + step for at in spread for step in (-9, 0, 1, 2)} | set(range(end - 60, end))):
+        driven = replay([data[: max(cut, 0)]])
         assert isinstance(driven.error, Truncated), data[:cut][-40:]
         check_events(driven.events, complete=False)
     assert replay([data[:end]]).error is None
@@ -115,16 +119,8 @@ def test_liveness_never_comes_before_the_start(recording: Recording):
     assert not any(isinstance(event, KeepAlive) for event in driven.events[:2])
 
 
-def test_all_server_calls_of_the_recordings_are_kept_apart_from_the_callers():
-    from tests.corpus import recordings
-
-    found = recordings("anthropic-messages")
-    if not found:
-        pytest.skip("no recorded streams")
-    server = [
-        part
-        for recording in found
-        for part in replay([recording.data]).response.parts
-        if isinstance(part, ToolCall) and part.server
-    ]
-    assert {call.name for call in server} >= {"advisor", "bash_code_execution", "web_fetch"}
+@needs_corpus
+def test_calls_that_the_provider_executed_are_kept_apart_from_the_callers():
+    parts = [part for recording in recordings("anthropic-messages") for part in replay([recording.data]).response.parts]
+    server = {part.name for part in parts if isinstance(part, ToolCall) and part.server}
+    assert server >= {"advisor", "bash_code_execution", "web_fetch"}

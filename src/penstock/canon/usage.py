@@ -35,6 +35,6 @@ def merge_reported(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dic
 
 def whole(value: Any) -> int | None:
     """A token count from JSON: whole and not negative, or None. Some providers send floats (Cohere) or strings."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if value >= 0 else None
+    if type(value) is int or type(value) is float:
+        return int(value) if value >= 0 else None
+    return None

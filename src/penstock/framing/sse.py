@@ -57,6 +57,9 @@ class SSEFraming:
                 return []
             self._begun = True
             data = data.removeprefix(_BOM)
+        if data.startswith(b"data: ") and data.endswith(b"\n\n") and self._is_one_line(data):
+            # One read, one event: what a provider that flushes every token sends.
+            return [Frame(data, data[6:-2])]
         frames: list[Frame] = []
         if self._skip_lf and data:
             self._skip_lf = False
@@ -94,6 +97,9 @@ class SSEFraming:
             f"A frame of the stream is larger than {self._max} bytes.",
             fix="Raise the frame limit if it is meant to be.",
         )
+
+    def _is_one_line(self, data: bytes) -> bool:
+        return data.find(b"\n") == len(data) - 2 and b"\r" not in data and not self._skip_lf and not self.last_event_id
 
     def _split_lf(self, data: bytes, frames: list[Frame]) -> bytes:
         """The common case, no CR in sight: a block ends in two LFs. Returns what is not yet a frame."""

@@ -7,21 +7,20 @@ context closes the upstream, or gives its connection back when the reply was rea
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from penstock.canon.errors import PenstockError, TimedOut
+from penstock.canon.errors import PenstockError
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects import dialect as dialect_of
 from penstock.framing.choose import choose_framing
+from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
 from penstock.streams.stream import EventStream, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from penstock.canon.errors import ClockName
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpRequest, HttpResponse
     from penstock.dialects.base import Decoder, Dialect
@@ -45,22 +44,25 @@ def upstream(transport: Transport, timeouts: Timeouts) -> Handler:
         request = _request(call, dialect, target)
         attempt = Attempt(str(target))
         call.attempts.append(attempt)
-        began = call.now()
+        clocks = Clocks(timeouts, now=call.now, began=call.began)
         try:
-            response = await _open(transport, request, timeouts, call, began)
+            response = await clocks.guard(transport.open(request, connect_s=timeouts.connect))
         except PenstockError as error:
+            clocks.stop()
             error.target = error.target or attempt.target
             attempt.error = error.kind
             raise
+        except BaseException:
+            clocks.stop()
+            raise
         attempt.status = response.status
-        reply = Reply(response, _chooser(response, dialect, target), now=call.now, target=attempt.target)
+        reply = Reply(response, _chooser(response, dialect, target), now=call.now, target=attempt.target, clocks=clocks)
         try:
             try:
-                reply.watch(timeouts, began=call.began, attempt_at=began)
                 if not 200 <= response.status < 300:
                     body = _masked(await _error_body(response), target)
                     raise dialect.read_error(response.status, response.headers, body, attempt.target)
-                await reply.begin(call.narrate)
+                await reply.begin(call.narrate, hold=call.may_be_asked_again)
             except PenstockError as error:
                 attempt.error = error.kind
                 raise
@@ -77,28 +79,6 @@ def _request(call: Call, dialect: Dialect, target: Target) -> HttpRequest:
     if call.dialect is dialect and call.head is not None:
         return dialect.forward_request(call.head, target, call.headers)
     return dialect.build_request(call.request, target)
-
-
-async def _open(
-    transport: Transport, request: HttpRequest, timeouts: Timeouts, call: Call, began: float
-) -> HttpResponse:
-    """Send the request and wait for the answer's head, within whichever clock runs out first."""
-    clocks: list[tuple[float, ClockName]] = []
-    if timeouts.first_content is not None:
-        clocks.append((timeouts.first_content, "first_content"))
-    if timeouts.silence is not None:
-        clocks.append((timeouts.silence, "silence"))
-    if timeouts.total is not None:
-        clocks.append((timeouts.total - (began - call.began), "total"))
-    if not clocks:
-        return await transport.open(request, connect_s=timeouts.connect)
-    limit, clock = min(clocks)
-    try:
-        async with asyncio.timeout(limit):
-            return await transport.open(request, connect_s=timeouts.connect)
-    except TimeoutError:
-        set_to = timeouts.total if clock == "total" and timeouts.total is not None else limit
-        raise TimedOut(clock, set_to) from None
 
 
 def _chooser(response: HttpResponse, dialect: Dialect, target: Target) -> Callable[[bytes], tuple[Framing, Decoder]]:

@@ -6,6 +6,7 @@ path suggests. No exception of ours reaches the server, and no traceback a clien
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,13 @@ class ClientGone(Exception):
     """The client left before its request was whole."""
 
 
+_random = secrets.SystemRandom().getrandbits(64)
+_numbers = itertools.count()
+
+
 def new_request_id() -> str:
-    return f"req_{secrets.token_hex(12)}"
+    """Unique in this process and, by its random half, among all of them. Says nothing and guards nothing."""
+    return f"req_{_random:016x}{next(_numbers):08x}"
 
 
 def header(scope: Scope, name: bytes) -> str | None:

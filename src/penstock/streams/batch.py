@@ -23,6 +23,8 @@ class Batch(Struct, gc=False):
     frames: list[Frame]
     events: list[Event]
     marks: list[tuple[int, Mark]]
+    #: whether anything in it commits the stream (`canon.events.is_content`)
+    has_content: bool = False
 
     @property
     def raw(self) -> bytes:

@@ -8,14 +8,17 @@ only when it fires: a read costs a few assignments.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from penstock.canon.errors import TimedOut
 
+if TYPE_CHECKING:
     from penstock.canon.errors import ClockName
+
+T = TypeVar("T")
 
 
 class Timeouts(Struct, frozen=True):
@@ -32,49 +35,62 @@ class Timeouts(Struct, frozen=True):
 AFTER_FINISH_S = 5.0
 
 
-class Clocks:
-    """Call `start` when the attempt begins, `resume` before each read, `has_read` after it, `stop` at the end.
+Expired = Callable[["ClockName | None", float], None]
 
-    `expired(clock, limit_s)` is called once, from the loop, when one has run out; `clock` is None when it is only the
-    time after a proved finish that has.
+
+class Clocks:
+    """They run from the moment they are made: `guard` opens the attempt, `watch` hands them to its reader.
+
+    The reader calls `resume` before each read, `has_read` after it, `stop` at the end. Whoever is watched is told once,
+    from the loop, when a clock has run out: its name and its limit; the name is None when only the time after a proved
+    finish has.
     """
 
     __slots__ = (
-        "_attempt_at",
-        "_began",
-        "_content_at",
-        "_expired",
-        "_held_since",
-        "_limits",
-        "_now",
-        "_proved",
-        "_read_at",
+        "_attempt_at", "_began", "_content_at", "_expired", "_held_since", "_limits", "_now", "_proved", "_read_at",
         "_timer",
-    )
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        limits: Timeouts,
-        expired: Callable[[ClockName | None, float], None],
-        *,
-        now: Callable[[], float],
-        began: float,
-        attempt_at: float,
-    ) -> None:
-        """`began` is when the call began (for `total`), `attempt_at` when this attempt did (for `first_content`)."""
+    def __init__(self, limits: Timeouts, *, now: Callable[[], float], began: float) -> None:
+        """`began` is when the call began, which is what `total` counts from; the attempt begins now."""
         self._limits = limits
-        self._expired = expired
         self._now = now
         self._began = began
-        self._attempt_at = attempt_at
-        self._read_at = now()
+        self._attempt_at = self._read_at = now()
         self._content_at: float | None = None
         self._held_since: float | None = None
         self._proved = False
         self._timer: asyncio.TimerHandle | None = None
+        self._expired: Expired | None = None
 
-    def start(self) -> None:
-        self._check()
+    async def guard(self, opening: Awaitable[T]) -> T:
+        """Wait for `opening`; raises `TimedOut`, having cancelled it, when a clock runs out first."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        fired: TimedOut | None = None
+
+        def expired(clock: ClockName | None, limit_s: float) -> None:
+            nonlocal fired
+            assert clock is not None
+            fired = TimedOut(clock, limit_s)
+            task.cancel()
+
+        self.watch(expired)
+        try:
+            return await opening
+        except asyncio.CancelledError:
+            # As asyncio.timeout does it: a cancellation that somebody else asked for at the same time goes on.
+            if fired is not None and task.uncancel() <= cancelling:
+                raise fired from None
+            raise
+        finally:
+            self._expired = None
+
+    def watch(self, expired: Expired) -> None:
+        self._expired = expired
+        if self._timer is None:
+            self._check()
 
     def resume(self) -> None:
         """The consumer wants more: the time that it held the stream is added to every deadline but `total`."""
@@ -91,10 +107,12 @@ class Clocks:
             self._content_at = at
         if proved and not self._proved:
             self._proved = True
-            self.stop()
-            self._check()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._check()
 
     def stop(self) -> None:
+        self._expired = None  # whoever is watched holds us as well: no cycle may be left behind
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -124,7 +142,8 @@ class Clocks:
             return
         left, clock, limit = min(remaining, key=_left)
         if left <= 0:
-            self._expired(clock, limit)
+            if self._expired is not None:
+                self._expired(clock, limit)
             return
         # A millisecond is the loop's own grain: asking for less would only fire early and ask again.
         self._timer = asyncio.get_running_loop().call_later(max(left, 0.001), self._check)

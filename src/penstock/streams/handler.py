@@ -52,7 +52,7 @@ class Call:
 
     __slots__ = (
         "_request", "attempts", "began", "began_unix", "body", "dialect", "head", "headers", "http_status", "key_name",
-        "model", "narrate", "now", "request_id", "route", "sent", "stream", "target",
+        "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stream", "target",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,8 @@ class Call:
         self.sent = Sent()
         self.http_status: int | None = None
         self.key_name: str | None = None
+        #: set by a layer that could still try elsewhere: the reply is then held back until its first content
+        self.may_be_asked_again = False
 
     @property
     def request(self) -> ChatRequest:

@@ -15,17 +15,16 @@ from penstock.canon.events import Progress, is_content
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects.base import Mark
 from penstock.streams.batch import Batch
-from penstock.streams.clocks import Clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from penstock.canon.errors import ClockName
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpResponse
     from penstock.dialects.base import Decoder
     from penstock.framing.base import Framing
-    from penstock.streams.clocks import Timeouts
+    from penstock.streams.clocks import Clocks
     from penstock.streams.handler import Batches, Stage
 
 #: What may wait for the first content: a provider's preamble and its pings, never a reply.
@@ -42,6 +41,7 @@ class Reply:
         *,
         now: Callable[[], float],
         target: str,
+        clocks: Clocks | None = None,
     ) -> None:
         """`choose` is given the first read, and says how the reply is delimited and what it means."""
         self._response = response
@@ -50,16 +50,13 @@ class Reply:
         self._decoder: Decoder | None = None
         self._now = now
         self._target = target
-        self._clocks: Clocks | None = None
+        self._clocks = clocks
+        if clocks is not None:
+            clocks.watch(self.expire)
         self._ready: deque[Batch] = deque()
         self._error: BaseException | None = None
         self._ended = False
         self._cancelled = False
-
-    def watch(self, limits: Timeouts, *, began: float, attempt_at: float) -> None:
-        """Start the clocks; see `Clocks`."""
-        self._clocks = Clocks(limits, self.expire, now=self._now, began=began, attempt_at=attempt_at)
-        self._clocks.start()
 
     def __aiter__(self) -> Reply:
         return self
@@ -67,37 +64,14 @@ class Reply:
     async def __anext__(self) -> Batch:
         if self._ready:
             return self._ready.popleft()
-        return await self._next()
-
-    async def begin(self, narrate: Callable[[Progress], None] | None = None) -> None:
-        """Return when the first content is in hand, everything before it kept in order; raise if it never comes."""
-        size = 0
-        held: deque[Batch] = deque()
-        while True:
-            try:
-                batch = await self._next()
-            except StopAsyncIteration:
-                break
-            held.append(batch)
-            if any(map(is_content, batch.events)):
-                break
-            size += sum(len(frame.raw) for frame in batch.frames)
-            if size > MAX_PREAMBLE_BYTES:
-                raise ProtocolError(f"The upstream sent {size} bytes without content.", target=self._target)
-            if narrate is not None:
-                for event in batch.events:
-                    if type(event) is Progress:
-                        narrate(event)
-        self._ready = held
-
-    async def _next(self) -> Batch:
         while not self._ended:
             if self._error is not None:
                 self._ended = True
                 raise self._error
             broken: ConnectionLost | None = None
-            if self._clocks is not None:
-                self._clocks.resume()
+            clocks = self._clocks
+            if clocks is not None:
+                clocks.resume()
             try:
                 data = await self._response.read()
             except ConnectionLost as error:
@@ -109,6 +83,33 @@ class Reply:
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
+
+    async def begin(self, narrate: Callable[[Progress], None] | None = None, *, hold: bool) -> None:
+        """Return when the reply has begun, what has come kept in order; raise if it does not.
+
+        `hold`: it has begun with its first content, because somebody could still ask elsewhere. Otherwise `Start` will
+        do, and what the upstream has sent goes on at once (C2).
+        """
+        size = 0
+        held: deque[Batch] = deque()
+        while True:
+            try:
+                batch = await self.__anext__()
+            except StopAsyncIteration:
+                break
+            held.append(batch)
+            if batch.has_content:
+                break
+            if not hold and batch.events and self._error is None:
+                break
+            size += sum(len(frame.raw) for frame in batch.frames)
+            if size > MAX_PREAMBLE_BYTES:
+                raise ProtocolError(f"The upstream sent {size} bytes without content.", target=self._target)
+            if narrate is not None:
+                for event in batch.events:
+                    if type(event) is Progress:
+                        narrate(event)
+        self._ready = held
 
     def _take(self, data: bytes, broken: ConnectionLost | None) -> Batch:
         """One read → one batch. Sets `_error` for the next call when the reply is over and not well."""
@@ -125,17 +126,19 @@ class Reply:
             if data:
                 batch.frames = self._framing.feed(data)
                 self._decode(batch, decoder)
-                content = any(map(is_content, batch.events))
             else:
                 self._ended = True
-                content = False
                 self._flush(batch, self._framing, decoder)
                 decoder.close(batch.events)
             if decoder.done and not self._ended:
                 self._ended = True
                 decoder.close(batch.events)
+            for event in batch.events:
+                if is_content(event):
+                    batch.has_content = True
+                    break
             if self._clocks is not None:
-                self._clocks.has_read(batch.at, content=content, proved=decoder.proved)
+                self._clocks.has_read(batch.at, content=batch.has_content, proved=decoder.proved)
         except PenstockError as error:
             error.target = error.target or self._target
             if isinstance(error, Truncated) and broken is not None:
@@ -186,6 +189,7 @@ class Reply:
     def _stop(self) -> None:
         if self._clocks is not None:
             self._clocks.stop()
+            self._clocks = None
 
     @property
     def is_complete(self) -> bool:
@@ -237,8 +241,8 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> Batch:
-        return await self._batches.__anext__()
+    def __anext__(self) -> Awaitable[Batch]:
+        return self._batches.__anext__()
 
     def through(self, stage: Stage) -> None:
         """Put a stage round what is still to come."""

@@ -177,8 +177,9 @@ class _Lane:
             while not self._queue and not self._closing:
                 self._wake_at = 1
                 self._wake.wait()
-            if self._gather_s > 0 and not self._closing:
-                self._wake_at = max(self._capacity // 2, len(self._queue) + 1)
+            half = self._capacity // 2
+            if self._gather_s > 0 and len(self._queue) < half and not self._closing:
+                self._wake_at = half
                 self._wake.wait(self._gather_s)
             self._wake_at = 0
             records = list(self._queue)

@@ -170,13 +170,13 @@ def _default_user_agent() -> str:
 def encode_request(request: HttpRequest, location: Location, user_agent: str) -> bytes:
     """Head and body, to be written at once. Raises `InvalidRequest` for what would break out of its line."""
     lines = [f"{request.method} {location.target} HTTP/1.1"]
-    named = {request.method}
+    named: set[str] = set()
     for name, value in request.headers:
         if name not in _OURS:
             named.add(name)
             lines.append(f"{name}: {value}")
     # Each is a token of HTTP if all of them in a row are one.
-    if "" in named or not _TOKEN.fullmatch("".join(named)):
+    if not request.method or "" in named or not _TOKEN.fullmatch("".join((request.method, *named))):
         raise InvalidRequest("A request's method, or the name of a header, holds a character that HTTP forbids there.")
     if "host" not in named:
         lines.append(f"host: {location.host_header}")
@@ -191,12 +191,12 @@ def encode_request(request: HttpRequest, location: Location, user_agent: str) ->
     head = "\r\n".join(lines)
     # A line break that came in with a value makes one too many; counting is cheaper than looking through each value.
     if head.count("\r") != ends or head.count("\n") != ends or "\0" in head or not head.isascii():
-        _check_values(request)
+        _check_values((*request.headers, ("user-agent", user_agent)))
     return head.encode("latin-1") + request.body
 
 
-def _check_values(request: HttpRequest) -> None:
-    for name, value in request.headers:
+def _check_values(headers: tuple[tuple[str, str], ...]) -> None:
+    for name, value in headers:
         if any(c in value for c in "\r\n\0"):
             raise InvalidRequest(f"The header {name} holds a line break or a NUL.", param=name)
         try:

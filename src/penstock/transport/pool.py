@@ -96,8 +96,7 @@ class Pool:
     async def acquire(self, *, fresh: bool = False) -> Http1Connection:
         """A connection to send on: kept, else new, else the next that is free. `fresh` takes only a new one."""
         while True:
-            if self._closing is not None:
-                raise _closed()
+            self._check_open()
             if not fresh and (kept := self.take_idle()):
                 return kept
             if len(self._open) + self._connecting < self.limit:
@@ -155,6 +154,10 @@ class Pool:
             self._tell_if_empty()
         await self._closing.wait()
 
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise _closed()
+
     def _tell_if_empty(self) -> None:
         if self._closing is not None and not self._open and not self._connecting:
             self._closing.set()
@@ -183,6 +186,7 @@ class Pool:
         clock = asyncio.timeout(None)  # runs out when the pool closes
         try:
             async with clock:
+                self._check_open()
                 self._dials.add(clock)
                 connection = await self._connect(self)
         except TimeoutError:
@@ -198,7 +202,7 @@ class Pool:
                 self._free_slot()
         if self._closing is not None:
             connection.close()
-            raise _closed()
+            self._check_open()
         if connection.is_closed:
             raise ConnectError(f"{self.origin.netloc} closed the connection as soon as it was made.")
         return connection

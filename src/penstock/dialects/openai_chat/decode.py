@@ -29,7 +29,7 @@ from penstock.canon.events import (
     Timings,
     UsageUpdate,
 )
-from penstock.canon.usage import merge_reported, whole
+from penstock.canon.usage import Usage, merge_reported, whole
 from penstock.dialects.base import Mark, load_json
 from penstock.dialects.openai_chat.errors import streamed_error
 from penstock.dialects.openai_chat.tools import ToolCalls
@@ -54,10 +54,11 @@ class ChatDecoder:
         self._i = 0
         self._pieces: list[str] = []
         self._details: list[Any] = []
-        self._tools = ToolCalls(self._claim_i)
+        self._tools: ToolCalls | None = None
         self._unfinished: set[int] = set()  # choices seen and not yet finished
         self._reason: str | None = None
-        self._usage: dict[str, Any] | None = None
+        self._reported: dict[str, Any] | None = None
+        self._usage: Usage | None = None
         self._about: dict[str, Any] = {}  # model and id, first non-empty
 
     def decode(self, frame: Frame, events: list[Event]) -> Mark | None:
@@ -83,6 +84,20 @@ class ChatDecoder:
             self._learn(chunk)
         if choices:
             for choice in choices:
+                delta = choice.delta
+                if (
+                    delta is not None
+                    and type(text := delta.content) is str
+                    and text
+                    and self._kind == "text"
+                    and delta.tool_calls is delta.reasoning is delta.reasoning_content is delta.refusal is None
+                    and choice.finish_reason is choice.logprobs is choice.usage is choice.error is None
+                    and delta.reasoning_details is delta.annotations is None
+                    and not choice.index
+                ):  # nearly every chunk of nearly every stream
+                    self._pieces.append(text)
+                    events.append(Delta(self._i, text))
+                    continue
                 if choice.index and type(choice.index) is int:
                     self._watch(choice.index, choice.finish_reason)
                     continue
@@ -112,13 +127,13 @@ class ChatDecoder:
             said = "[DONE]" if self.done else "the connection's end"
             raise Truncated(f"The stream ended with {said} but without a finish_reason.")
         self._close_block(events)
-        self._tools.close(events)
+        if self._tools is not None:
+            self._tools.close(events)
         raw = self._reason
         reason = FINISH_REASONS.get(raw or "", "other" if raw else "stop")
-        if reason == "stop" and self._tools.any:
+        if reason == "stop" and self._tools is not None:
             reason = "tool_calls"
-        usage = read_usage(self._usage) if self._usage else None
-        events.append(Finish(reason, raw, usage, self._about))
+        events.append(Finish(reason, raw, self._usage, self._about))
 
     # --- the rare frames --------------------------------------------------------------------------------------------
 
@@ -177,9 +192,10 @@ class ChatDecoder:
 
     def _report(self, raw: Any, events: list[Event]) -> None:
         if isinstance(raw, dict):
-            self._usage = merge_reported(self._usage, raw)
+            self._reported = merge_reported(self._reported, raw)
+            self._usage = read_usage(self._reported)
             if self._started:
-                events.append(UsageUpdate(read_usage(self._usage)))
+                events.append(UsageUpdate(self._usage))
 
     def _extras(self, chunk: Chunk, events: list[Event]) -> None:
         if not self._started:
@@ -222,6 +238,8 @@ class ChatDecoder:
             events.append(Annotation(self._i, {"annotations": delta.annotations}))
         if delta.tool_calls:
             self._close_block(events)
+            if self._tools is None:
+                self._tools = ToolCalls(self._claim_i)
             for call in delta.tool_calls:
                 self._tools.feed(call, events)
 

@@ -36,10 +36,6 @@ class ToolCalls:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
 
-    @property
-    def any(self) -> bool:
-        return bool(self._calls)
-
     def feed(self, delta: ToolCallDelta, events: list[Event]) -> None:
         function = delta.function
         id_ = delta.id if isinstance(delta.id, str) else ""

@@ -15,6 +15,7 @@ import logging
 import sqlite3
 import time
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -184,10 +185,13 @@ class SqliteExporter:
         while (aside := Path(f"{self._path}.corrupt-{number}")).exists():
             number += 1
         try:
-            for suffix in ("-wal", "-shm", ""):  # the file last: whoever opens a new one must find no old log
-                part = Path(f"{self._path}{suffix}")
-                if part.exists():
-                    part.rename(f"{aside}{suffix}")
+            # The file last: whoever begins a new one must not find the old one's log beside it.
+            for suffix in ("-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return  # another process was a moment quicker
         except OSError as error:
             raise ExportFailed(f"The record store {self._path} is corrupt and cannot be moved aside.") from error
         _log.warning("The record store %s was corrupt; it is now %s, and a new one was begun.", self._path, aside)

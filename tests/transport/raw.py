@@ -1,0 +1,164 @@
+"""An upstream for the transport's tests: real sockets, one function per connection, and a record of what came in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from penstock.canon.wire import HttpRequest
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from penstock.transport.base import HttpResponse
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Seen(NamedTuple):
+    """A request as it arrived."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Peer:
+    """The upstream's end of one connection."""
+
+    def __init__(self, upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.upstream = upstream
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self) -> Seen:
+        """The next request; `IncompleteReadError` when the client has left instead."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head[:-4].split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        seen = Seen(method, target, headers, body)
+        self.upstream.seen.append(seen)
+        return seen
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def gone(self) -> None:
+        """Wait until the client has closed."""
+        with contextlib.suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+
+    def reset(self) -> None:
+        """Close with RST, not FIN."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        self.writer.transport.abort()
+
+
+class Upstream:
+    """`accepted` counts connections, `live` those that are still open, `seen` holds the requests in order."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.scheme = "http"
+        self.host = "127.0.0.1"
+        self.accepted = 0
+        self.live = 0
+        self.seen: list[Seen] = []
+        self._changed = asyncio.Event()
+
+    def url(self, path: str = "/") -> str:
+        return f"{self.scheme}://{self.host}:{self.port}{path}"
+
+    def get(self, path: str = "/", **headers: str) -> HttpRequest:
+        return HttpRequest("GET", self.url(path), tuple(headers.items()))
+
+    def post(self, body: bytes = b"{}", path: str = "/") -> HttpRequest:
+        return HttpRequest("POST", self.url(path), (("content-type", "application/json"),), body)
+
+    def count(self, step: int) -> None:
+        self.live += step
+        self._changed.set()
+
+    async def until_live(self, number: int) -> None:
+        """Wait until so many connections are open: the end of a client's socket, seen from here."""
+        async with asyncio.timeout(5):
+            while self.live != number:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def serving(
+    handle: Callable[[Peer], Awaitable[None]], *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Upstream]:
+    """`handle` runs once for each connection, which is closed when it returns. Its errors are the test's."""
+    upstream = Upstream()
+    upstream.host = f"[{host}]" if ":" in host else host
+    upstream.scheme = "https" if tls else "http"
+    errors: list[BaseException] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        upstream.accepted += 1
+        upstream.count(+1)
+        peer = Peer(upstream, reader, writer)
+        try:
+            await handle(peer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError, TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await writer.wait_closed()
+            writer.transport.abort()
+            upstream.count(-1)
+            tasks.discard(task)
+
+    server = await asyncio.start_server(serve, host, 0, ssl=tls)
+    upstream.port = server.sockets[0].getsockname()[1]
+    try:
+        yield upstream
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+    if errors:
+        raise errors[0]
+
+
+async def answering(peer: Peer) -> None:
+    """The simplest upstream: `ok` to everything."""
+    while True:
+        await peer.request()
+        await peer.send(OK)
+
+
+async def body_of(response: HttpResponse) -> bytes:
+    pieces = []
+    while data := await response.read():
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def chunked(*chunks: bytes, end: bool = True) -> bytes:
+    """Chunks on the wire."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + (b"0\r\n\r\n" if end else b"")
