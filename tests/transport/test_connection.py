@@ -25,7 +25,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.unwritten = 0
-        self.is_reading = True
+        self.flow: list[str] = []
         self.is_aborted = False
 
     def write(self, data):
@@ -35,10 +35,10 @@ class Wire(asyncio.Transport):
         return self.unwritten
 
     def pause_reading(self):
-        self.is_reading = False
+        self.flow.append("paused")
 
     def resume_reading(self):
-        self.is_reading = True
+        self.flow.append("resumed")
 
     def abort(self):
         self.is_aborted = True
@@ -72,8 +72,8 @@ class Line:
                 self.connection.data_received(piece)
 
     def eof(self):
-        if not self.connection.eof_received():
-            self.lost(None)
+        self.connection.eof_received()
+        self.lost(None)
 
     def lost(self, error=None):
         self.connection.connection_lost(error)
@@ -94,7 +94,7 @@ ANSWERS = {
         True,
     ),
     "trailers": (
-        CHUNKED + chunked(b"hello", end=False) + b"0\r\nX-Sum: 1\r\nContent-Length: 9\r\n\r\n",
+        CHUNKED + chunked(b"hello", end=False) + b"0\r\nX-Sum: 1\r\nETag: x\r\n\r\n",
         b"hello",
         True,
     ),
@@ -119,7 +119,7 @@ ANSWERS = {
 
 
 async def play(name, pieces):
-    wire, body, is_kept = ANSWERS[name]
+    _, body, is_kept = ANSWERS[name]
     line = Line()
     response = line.ask()
     line.answer(*pieces)
@@ -315,7 +315,7 @@ async def test_malformed_in_the_body_is_a_lost_connection():
     response = line.ask()
     line.answer(CHUNKED + b"1\r\na\r\n", b"zz\r\n")
     assert await response.read() == b"a"
-    with pytest.raises(ConnectionLost, match="HTTP/1.1") as caught:
+    with pytest.raises(ConnectionLost, match=r"HTTP/1\.1") as caught:
         await response.read()
     assert caught.value.__cause__ is not None
     assert line.wire.is_aborted
@@ -394,11 +394,11 @@ async def test_c11_reading_stops_above_the_mark_and_goes_on_after_a_read():
     line = Line(high_water_bytes=100)
     response = line.ask()
     line.answer(CHUNKED, *[chunked(b"a" * 20, end=False)] * 3)
-    assert line.wire.is_reading
+    assert line.wire.flow == []
     line.answer(chunked(b"a" * 20, end=False))
-    assert not line.wire.is_reading
+    assert line.wire.flow == ["paused"]
     assert await response.read() == b"a" * 80
-    assert line.wire.is_reading
+    assert line.wire.flow == ["paused", "resumed"]
 
 
 async def test_c11_a_reader_who_waits_is_never_paused():
@@ -409,7 +409,7 @@ async def test_c11_a_reader_who_waits_is_never_paused():
         reader = asyncio.create_task(response.read())
         await asyncio.sleep(0)
         line.answer(chunked(b"a" * 1000, end=False))
-        assert line.wire.is_reading
+        assert line.wire.flow == []
         assert len(await reader) == 1000
 
 
@@ -417,10 +417,10 @@ async def test_a_paused_connection_is_kept_reading():
     line = Line(high_water_bytes=10)
     response = line.ask()
     line.answer(CHUNKED + chunked(b"a" * 20, end=False))
-    assert not line.wire.is_reading
+    assert line.wire.flow == ["paused"]
     line.answer(b"0\r\n\r\n")  # in flight already when the loop was told to stop
     assert line.is_kept
-    assert line.wire.is_reading
+    assert line.wire.flow == ["paused", "resumed"]
     assert await body_of(response) == b"a" * 20
 
 
@@ -459,9 +459,9 @@ async def test_release_counts_what_was_held_and_resumes():
     line = Line(drain_bytes=100, high_water_bytes=50)
     response = line.ask()
     line.answer(CHUNKED + chunked(b"a" * 90, end=False))
-    assert not line.wire.is_reading
+    assert line.wire.flow == ["paused"]
     response.release()
-    assert line.wire.is_reading
+    assert line.wire.flow == ["paused", "resumed"]
     assert not line.wire.is_aborted
     line.answer(chunked(b"a" * 20))
     assert line.is_kept, "the last read ends the body, and is bounded itself"
@@ -558,7 +558,6 @@ async def test_c13_a_closed_connection_is_freed_without_the_collector():
     line.eof()
     gc.disable()
     try:
-        line.free.clear(), line.gone.clear()
         referrers = [r for r in gc.get_referrers(line.connection) if type(r).__name__ == "HttpResponseParser"]
         assert not referrers
     finally:

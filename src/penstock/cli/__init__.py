@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli import serve
+from penstock.cli import serve, worker
 
 app = typer.Typer(
     name="penstock",
@@ -36,6 +36,7 @@ def options(
 
 
 app.command("serve", help=serve.__doc__)(serve.serve)
+app.command("worker", help=worker.__doc__)(worker.worker)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,11 +14,11 @@ import msgspec
 
 from penstock.config.load import targets
 from penstock.dialects import dialect
-from penstock.gateway.context import ContextWindows
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, respond
+from penstock.serving.context import ContextWindows
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
@@ -52,12 +53,13 @@ def gateway(config: Config, transport: Transport) -> App:
         )
 
     async def startup() -> None:
+        bus.start()
         windows.warm(table.values())
 
     async def shutdown() -> None:
         await windows.aclose()
         await transport.aclose()
-        bus.close()
+        await asyncio.to_thread(bus.close)
 
     return App(
         {

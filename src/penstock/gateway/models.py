@@ -15,8 +15,8 @@ from penstock.canon.errors import ConnectError, PenstockError
 from penstock.canon.wire import ConnectionLost, HttpRequest
 from penstock.dialects import dialect as dialect_of
 from penstock.dialects.base import endpoint
-from penstock.gateway.context import fetch_json
 from penstock.serving.asgi import header, new_request_id, refuse, respond
+from penstock.serving.context import fetch_json
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target

@@ -111,6 +111,14 @@ class App:
         self._routes = routes
         self._startup = startup
         self._shutdown = shutdown
+        #: what ended the application from within; the server stops and its caller raises it
+        self.failure: PenstockError | None = None
+        self.on_failure: Callable[[], None] | None = None
+
+    def fail(self, error: PenstockError) -> None:
+        self.failure = error
+        if self.on_failure is not None:
+            self.on_failure()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -2,7 +2,7 @@
 
 Heartbeats come from one lazily re-armed timer: a write costs an assignment. A heartbeat never falls inside an event,
 because it is a write of its own, and it never stands in line: while a write waits for the client to read, there is no
-heartbeat to send.
+heartbeat to send. What is said beside the stream (`aside`) goes the same way: bounded, and dropped before it waits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+
+#: asides that may wait for the next turn of the loop
+MAX_ASIDES = 64
 
 
 class Downstream:
@@ -39,6 +42,7 @@ class Downstream:
         self._written_at = call.began
         self._busy = False
         self._beating: asyncio.Task[None] | None = None
+        self._asides: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         if heartbeat_s is not None and heartbeat:
             self._arm(heartbeat_s)
@@ -90,17 +94,27 @@ class Downstream:
         if left > 0.001:
             self._arm(left)
             return
-        if not self._busy and self._beating is None:
-            self._beating = asyncio.get_running_loop().create_task(self._beat())
+        self.aside(self._heartbeat)
         self._arm(self._heartbeat_s)
 
-    async def _beat(self) -> None:
+    def aside(self, data: bytes) -> None:
+        """Whole events, said beside the stream. Returns at once; says nothing while a write waits for the client."""
+        if self._busy or self._call.sent.is_whole or len(self._asides) >= MAX_ASIDES:
+            return
+        self._asides.append(data)
+        if self._beating is None:
+            self._beating = asyncio.get_running_loop().create_task(self._say())
+
+    async def _say(self) -> None:
         try:
             if not self.started:
                 await self._start()
-            await self._send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
-            self._call.sent.heartbeats += 1
-            self._call.sent.bytes_out += len(self._heartbeat)
+            data, sent = b"".join(self._asides), self._call.sent
+            sent.heartbeats += self._asides.count(self._heartbeat)
+            self._asides.clear()
+            sent.bytes_out += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
             self._written_at = self._call.now()
         finally:
+            self._asides.clear()
             self._beating = None

@@ -50,12 +50,12 @@ def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heart
             route=scope["path"],
         )
         exchange = _stream if head.stream else _document
-        await _unless_gone(call, exchange(call, dialect, handler, send, heartbeat_s), receive)
+        await unless_gone(call, exchange(call, dialect, handler, send, heartbeat_s), receive)
 
     return route
 
 
-async def _unless_gone(call: Call, exchange: Coroutine[Any, Any, None], receive: Receive) -> None:
+async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], receive: Receive) -> None:
     """Run the exchange; when the client leaves, cancel it at once and end quietly."""
     task = asyncio.current_task()
     assert task is not None

@@ -59,7 +59,10 @@ def address_of(bound: socket.socket) -> str:
 
 
 def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], None] | None = None) -> None:
-    """Serve until a signal. `ready` is called when the first connection would be answered."""
+    """Serve until a signal, or until the application fails, whose error is then raised.
+
+    `ready` is called when the first connection would be answered.
+    """
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -75,14 +78,20 @@ def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], N
     )
     server = _Server(config, ready)
     loop_factory = _uvloop()
+    app.on_failure = server.stop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(server.serve(sockets=[bound]))
+    if app.failure is not None:
+        raise app.failure
 
 
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def stop(self) -> None:
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -113,7 +113,7 @@ class ChatDecoder:
                     self._report(choice.usage, events)
         if chunk.usage:
             self._report(chunk.usage, events)
-        if chunk.timings or chunk.prompt_progress or chunk.x_groq:
+        if chunk.timings or chunk.prompt_progress or chunk.x_groq or chunk.verbose:
             self._extras(chunk, events)
         if self._document:
             self._end_document(choices is not None)
@@ -205,6 +205,9 @@ class ChatDecoder:
             events.append(read_timings(timings))
         if isinstance(progress, dict):
             events.append(Progress("prompt", whole(progress.get("processed")), whole(progress.get("total"))))
+        if isinstance(chunk.verbose, dict) and chunk.verbose.get("stop_type"):
+            self._about["stop_type"] = chunk.verbose["stop_type"]
+            self._about["stop_sequence"] = chunk.verbose.get("stopping_word") or None
         if isinstance(groq, dict):
             if groq.get("error"):
                 raise streamed_error(groq["error"])

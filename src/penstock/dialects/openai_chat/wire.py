@@ -60,6 +60,7 @@ class Chunk(msgspec.Struct):
     provider: Any = None
     service_tier: Any = None
     system_fingerprint: Any = None
+    verbose: Any = msgspec.field(default=None, name="__verbose")  # llama.cpp, when asked
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode

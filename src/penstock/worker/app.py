@@ -1,0 +1,103 @@
+"""The worker, on one screen: the gateway's stack with the engine as its upstream.
+
+`recorded → loading → upstream`: a call waits for the model, then goes to the engine over loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.canon.errors import ConnectError, Overloaded
+from penstock.canon.wire import HttpRequest
+from penstock.dialects import dialect
+from penstock.policy.upstream import upstream
+from penstock.serving.asgi import App, new_request_id, refuse, respond
+from penstock.serving.context import ContextWindows, fetch_json
+from penstock.serving.route import chat_route
+from penstock.streams.clocks import Timeouts
+from penstock.streams.handler import compose
+from penstock.telemetry.recorder import recorded
+from penstock.worker.execute import execute_route
+from penstock.worker.loading import Loading
+
+if TYPE_CHECKING:
+    from penstock.canon.errors import PenstockError
+    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.telemetry.bus import Bus
+    from penstock.transport.base import Transport
+    from penstock.worker.engine import Engine
+
+MAX_BODY_BYTES = 100 * 1024 * 1024
+#: A slow prompt on a small machine is not a fault: the engine's own narration shows that it lives.
+TIMEOUTS = Timeouts(connect=5.0, first_content=None, idle=None, silence=None, total=None)
+
+
+def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float | None = 15.0) -> App:
+    """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown."""
+    windows = ContextWindows(transport)
+    loading = Loading(engine, lambda error: app.fail(error))
+    handler = compose(upstream(transport, TIMEOUTS), recorded(bus.publish, context_window=windows.get), loading.layer)
+
+    def chat(name: str) -> Route:
+        return chat_route(dialect(name), handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
+
+    async def health(scope: Scope, receive: Receive, send: Send) -> None:
+        status = {"status": loading.status, "model": engine.model, "version": version("penstock")}
+        await respond(send, 200, msgspec.json.encode(status))
+
+    async def models(scope: Scope, receive: Receive, send: Send) -> None:
+        entry = {"id": engine.model, "object": "model", "created": 0, "owned_by": "penstock"}
+        await respond(send, 200, msgspec.json.encode({"object": "list", "data": [entry]}))
+
+    async def props(scope: Scope, receive: Receive, send: Send) -> None:
+        """The engine's own, as it tells them: gateways read the context size here."""
+        error: PenstockError
+        if loading.target is None:
+            error = Overloaded(f"The model {engine.model} is loading.", status=503, retry_after_s=1)
+            await refuse(send, error, dialect("openai-chat"), new_request_id())
+            return
+        base, key = loading.target.url.removesuffix("/v1"), loading.target.key
+        assert key is not None
+        request = HttpRequest("GET", f"{base}/props", (("authorization", f"Bearer {key.reveal()}"),))
+        found = await fetch_json(transport, request)
+        if found is None:
+            error = ConnectError("The engine does not tell its properties.")
+            await refuse(send, error, dialect("openai-chat"), new_request_id())
+            return
+        await respond(send, 200, msgspec.json.encode(found))
+
+    async def present(scope: Scope, receive: Receive, send: Send) -> None:
+        body = b"" if scope["method"] == "HEAD" else b"Penstock worker. The API is under /v1.\n"
+        await respond(send, 200, body, [(b"content-type", b"text/plain")])
+
+    async def startup() -> None:
+        bus.start()
+        loading.start()
+
+    async def shutdown() -> None:
+        await windows.aclose()
+        await transport.aclose()
+        await loading.stop()
+        await asyncio.to_thread(bus.close)
+
+    app = App(
+        {
+            ("POST", "/v1/chat/completions"): chat("openai-chat"),
+            ("POST", "/v1/messages"): chat("anthropic-messages"),
+            ("POST", "/v1/execute"): execute_route(
+                engine.model, handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s
+            ),
+            ("GET", "/v1/models"): models,
+            ("GET", "/props"): props,
+            ("GET", "/health"): health,
+            ("HEAD", "/"): present,
+            ("GET", "/"): present,
+        },
+        startup=startup,
+        shutdown=shutdown,
+    )
+    return app
