@@ -1,1 +1,76 @@
-"""Penstock."""
+"""Penstock: streams from language models that you can trust.
+
+The public names; each is imported when it is first used, so that `import penstock` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.canon.errors import (
+        AlreadyConsumed,
+        ConfigError,
+        ConnectError,
+        PenstockError,
+        RequestError,
+        StatusError,
+        StreamedError,
+        TimedOut,
+        Truncated,
+        UpstreamError,
+    )
+    from penstock.canon.events import (
+        Annotation,
+        BlockEnd,
+        BlockStart,
+        Delta,
+        Finish,
+        Progress,
+        Reasoning,
+        Refusal,
+        Start,
+        Text,
+        Timings,
+        ToolCall,
+        UsageUpdate,
+    )
+    from penstock.canon.request import Audio, File, Image, Message, Tool, ToolResult
+    from penstock.canon.response import Response
+    from penstock.canon.usage import Usage
+    from penstock.client.client import Client, agenerate, astream, generate, replay, stream
+    from penstock.client.stream import AsyncStream, Stream
+    from penstock.streams.clocks import Timeouts
+
+_HOMES = {
+    "penstock.canon.errors": (
+        "AlreadyConsumed ConfigError ConnectError PenstockError RequestError StatusError StreamedError TimedOut "
+        "Truncated UpstreamError"
+    ),
+    "penstock.canon.events": (
+        "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
+    ),
+    "penstock.canon.request": "Audio File Image Message Tool ToolResult",
+    "penstock.canon.response": "Response",
+    "penstock.canon.usage": "Usage",
+    "penstock.client.client": "Client agenerate astream generate replay stream",
+    "penstock.client.stream": "AsyncStream Stream",
+    "penstock.streams.clocks": "Timeouts",
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    home = _NAMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli import serve, worker
+from penstock.cli import ask, serve, worker
+from penstock.cli.usage import UsageError
 
 app = typer.Typer(
     name="penstock",
@@ -35,6 +36,7 @@ def options(
         raise typer.Exit
 
 
+app.command("ask", help=ask.__doc__)(ask.ask)
 app.command("serve", help=serve.__doc__)(serve.serve)
 app.command("worker", help=worker.__doc__)(worker.worker)
 
@@ -42,6 +44,9 @@ app.command("worker", help=worker.__doc__)(worker.worker)
 def main() -> None:
     try:
         app()
+    except UsageError as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except PenstockError as error:
         print(f"penstock: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.canon.errors import ConfigError
+from penstock.cli.usage import UsageError
 
 
 def serve(
@@ -44,11 +44,9 @@ def serve(
     from penstock.transport.http1 import Http1Transport
 
     if upstream is None and config is None:
-        raise ConfigError("There is nobody to ask.", fix="Give --upstream URL, or --config FILE.")
+        raise UsageError("There is nobody to ask.", fix="Give --upstream URL, or --config FILE.")
     if upstream is None and (dialect or profile or key_env):
-        raise ConfigError(
-            "--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well."
-        )
+        raise UsageError("--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well.")
     given = read(config)
     if upstream is not None:
         entry = {"url": upstream, "dialect": dialect, "profile": profile, "key_env": key_env}

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.canon.errors import ConfigError
+from penstock.cli.usage import UsageError
 
 
 def worker(
@@ -29,12 +29,12 @@ def worker(
     from penstock.worker.llamacpp import LlamaCpp, demo_model
 
     if demo == (model is not None):
-        raise ConfigError(
+        raise UsageError(
             "There is no model to run." if not demo else "--model and --demo are two models.",
             fix="Give --model FILE.gguf, or --demo.",
         )
     if log not in ("pretty", "compact", "json", "off"):
-        raise ConfigError(f"--log does not know `{log}`.", fix="Use pretty, compact, json or off.")
+        raise UsageError(f"--log does not know `{log}`.", fix="Use pretty, compact, json or off.")
     engine = LlamaCpp(demo_model(), model="tiny") if model is None else LlamaCpp(model)
     bus = Bus([LogExporter(sys.stdout, format=log, color=sys.stdout.isatty())] if log != "off" else [])  # type: ignore[arg-type]
     bound = bind(host, port)

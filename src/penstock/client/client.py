@@ -1,0 +1,199 @@
+"""`Client`, and the functions of the package, which use one without a memory.
+
+A client keeps connections per event loop: one set for the private loop of the sync API, one for each loop of the
+program's own in which it was entered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from penstock.canon.errors import PenstockError
+from penstock.canon.target import Target
+from penstock.client.loop import LoopThread
+from penstock.client.request import Messages, build_request
+from penstock.client.stream import AsyncStream, Stream
+from penstock.client.target import check_dialect, find_target
+from penstock.policy.upstream import upstream
+from penstock.streams.clocks import Timeouts
+from penstock.streams.handler import Call
+from penstock.transport.http1 import Http1Transport
+from penstock.transport.memory import MemoryTransport, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from penstock.canon.request import Tool
+    from penstock.canon.response import Response
+
+_loop = LoopThread()
+
+
+class Client:
+    """`upstreams` maps names to base URLs, `keys` names of upstreams or providers to their keys.
+
+    As a context manager (sync or async) it keeps connections between calls and closes them at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstreams: Mapping[str, str] | None = None,
+        keys: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._upstreams = dict(upstreams or {})
+        self._keys = dict(keys or {})
+        self._timeouts = timeouts or Timeouts()
+        self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self._upstreams) or 'without upstreams of its own'}>"
+
+    def __enter__(self) -> Self:
+        _loop.run(self.__aenter__())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _loop.run(self.aclose())
+
+    async def __aenter__(self) -> Self:
+        self._kept.setdefault(asyncio.get_running_loop(), _transport())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close this loop's connections."""
+        transport = self._kept.pop(asyncio.get_running_loop(), None)
+        if transport is not None:
+            await transport.aclose()
+
+    def astream(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        base_url: str | None = None,
+        dialect: str | None = None,
+        key: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
+        extra: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> AsyncStream:
+        """The reply to `messages`, as it comes. Use it in `async with`.
+
+        `model` is `provider:model`; `base_url` or the client's upstreams say where, else the provider's own URL and key
+        variable do. `dialect` is what that server speaks (`openai-chat` unless the provider says otherwise). `extra`
+        are further fields of the request's body, by dialect. Raises a `ConfigError` or `RequestError` at once, an
+        `UpstreamError` when it is entered or read.
+        """
+        name = model.partition(":")[0]
+        target = find_target(
+            model, upstreams=self._upstreams, base_url=base_url, dialect=dialect, key=key or self._keys.get(name)
+        )
+        assert target.model is not None
+        request = build_request(
+            target.model,
+            messages,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+            tools=tools,
+            extra=extra or {},
+        )
+        loop = asyncio.get_running_loop()
+        kept = self._kept.get(loop)
+        transport = kept or _transport()
+        call = Call(
+            request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
+        )
+        return AsyncStream(
+            upstream(transport, self._timeouts), call, closed=None if kept is not None else transport.aclose
+        )
+
+    def stream(self, model: str, messages: Messages, **options: Any) -> Stream:
+        """`astream` for programs without a loop: the request is sent, and its status checked, before this returns."""
+        return Stream(lambda: self.astream(model, messages, **options), _loop)
+
+    async def agenerate(self, model: str, messages: Messages, **options: Any) -> Response:
+        """The whole reply at once; the same path as `astream`, folded."""
+        async with self.astream(model, messages, **options) as stream:
+            async for _ in stream:
+                pass
+            return stream.response
+
+    def generate(self, model: str, messages: Messages, **options: Any) -> Response:
+        """The whole reply at once; the same path as `stream`, folded."""
+        return _loop.run(self.agenerate(model, messages, **options))
+
+
+def _transport() -> Http1Transport:
+    return Http1Transport(environ=os.environ)
+
+
+_default = Client()
+stream = _default.stream
+astream = _default.astream
+generate = _default.generate
+agenerate = _default.agenerate
+
+
+def replay(
+    data: bytes,
+    *,
+    dialect: str,
+    content_type: str | None = None,
+    sizes: int | Sequence[int] | None = None,
+) -> Stream:
+    """Recorded bytes → the same stream object, without a network.
+
+    `sizes` cuts the bytes as a network would: into pieces of that many bytes, or at these read ends. `content_type` is
+    what the upstream said it was; without one the first bytes say it.
+    """
+    check_dialect(dialect)
+    headers = {"content-type": content_type} if content_type else {}
+    transport = MemoryTransport(Reply(headers=headers, chunks=_cut(data, sizes)))
+    target = Target("replay", "memory://replay", dialect, "recorded")
+
+    def made() -> AsyncStream:
+        request = build_request(
+            "recorded",
+            "replay",
+            system=None,
+            max_tokens=None,
+            temperature=None,
+            top_p=None,
+            stop=(),
+            seed=None,
+            tools=(),
+            extra={},
+        )
+        call = Call(request_id="replay", model="recorded", stream=True, request=request, target=target)
+        return AsyncStream(upstream(transport, Timeouts(None, None, None, None, None)), call)
+
+    return Stream(made, _loop, begin=False)
+
+
+def _cut(data: bytes, sizes: int | Sequence[int] | None) -> list[bytes]:
+    if sizes is None:
+        return [data]
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise PenstockError(f"Pieces of {sizes} bytes cannot be cut.", fix="Use a size of at least 1.")
+        return [data[at : at + sizes] for at in range(0, len(data), sizes)]
+    ends = [end for end in sizes if 0 < end < len(data)]
+    return [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]
