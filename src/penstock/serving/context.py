@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 TTL_S = 300.0
 #: After a failure, the next call may ask again; not before.
-RETRY_S = 10.0
+RETRY_S = 1.0
+#: What a target may take to answer; nobody waits for it.
+ASK_S = 10.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
@@ -56,7 +58,7 @@ class ContextWindows:
         if target.key is not None:
             headers.append(("authorization", f"Bearer {target.key.reveal()}"))
         try:
-            async with asyncio.timeout(RETRY_S):
+            async with asyncio.timeout(ASK_S):
                 props = await fetch_json(self._transport, HttpRequest("GET", f"{base}/props", tuple(headers)))
             size = props["default_generation_settings"]["n_ctx"]
         except (PenstockError, ConnectionLost, TimeoutError, KeyError, TypeError):
