@@ -177,9 +177,9 @@ async def test_head_with_a_body_is_not_kept():
 async def test_headers_are_lower_case_and_joined():
     line = Line()
     response = line.ask()
-    line.answer(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\nX-Empty:\r\nX-\xc4: \xe4\r\n\r\n")
+    line.answer(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\nX-Empty:\r\nX-B: \xe4\r\n\r\n")
     await response.begun()
-    assert response.headers == {"x-a": "1, 2", "x-empty": "", "x-ä": "ä"}
+    assert response.headers == {"x-a": "1, 2", "x-empty": "", "x-b": "ä"}
 
 
 async def test_read_gives_all_that_arrived_at_once():
@@ -322,7 +322,7 @@ async def test_malformed_in_the_body_is_a_lost_connection():
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-@pytest.mark.parametrize("flood", [b"x: " + b"a" * 3000, b"x: y\r\n" * 300, b"HTTP/1.1 100 Continue\r\n\r\n" * 100])
+@pytest.mark.parametrize("flood", [b"x: " + b"a" * 3000, b"x: y\r\n" * 400, b"HTTP/1.1 100 Continue\r\n\r\n" * 100])
 async def test_c11_a_head_has_a_limit(flood, size):
     line = Line(header_bytes=2000)
     response = line.ask()

@@ -37,15 +37,20 @@ class Mark(Enum):
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """What a request says at its top level: enough to choose a target and to forward the rest unread.
-
-    `fields` are the body's own top-level members, each still JSON text.
-    """
+    """What a request says at its top level: enough to choose a target and to forward the rest unread."""
 
     model: str
     stream: bool
     include_usage: bool
-    fields: dict[str, msgspec.Raw]
+    body: bytes
+
+    @property
+    def fields(self) -> dict[str, msgspec.Raw]:
+        """The body's own top-level members, each still JSON text."""
+        return _fields.decode(self.body)
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Decoder(Protocol):

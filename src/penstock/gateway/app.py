@@ -92,4 +92,4 @@ async def health(scope: Scope, receive: Receive, send: Send) -> None:
 async def present(scope: Scope, receive: Receive, send: Send) -> None:
     """Claude Code asks `HEAD /` before anything else."""
     body = b"" if scope["method"] == "HEAD" else b"Penstock gateway. The API is under /v1.\n"
-    await respond(send, 200, body, [(b"content-type", b"text/plain")])
+    await respond(send, 200, body, content_type=b"text/plain")

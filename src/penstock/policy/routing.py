@@ -5,14 +5,14 @@ A name that stands in the table wins; then the longest pattern that fits (`claud
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import UnknownModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from penstock.canon.target import Target
     from penstock.streams.handler import Call, Handler, Layer
@@ -54,11 +54,9 @@ def is_pattern(name: str) -> bool:
 
 def routed(routes: Routes) -> Layer:
     def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(call: Call) -> AsyncIterator[EventStream]:
+        def handle(call: Call) -> AbstractAsyncContextManager[EventStream]:
             call.target = routes.find(call.model)
-            async with inner(call) as stream:
-                yield stream
+            return inner(call)
 
         return handle
 

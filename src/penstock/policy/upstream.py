@@ -7,7 +7,6 @@ context closes the upstream, or gives its connection back when the reply was rea
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import PenstockError
@@ -19,7 +18,7 @@ from penstock.streams.handler import Attempt
 from penstock.streams.stream import EventStream, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpRequest, HttpResponse
@@ -36,43 +35,59 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 def upstream(transport: Transport, timeouts: Timeouts) -> Handler:
     """The handler that asks `call.target` over `transport`."""
 
-    @asynccontextmanager
-    async def handle(call: Call) -> AsyncIterator[EventStream]:
-        target = call.target
+    def handle(call: Call) -> _Asking:
+        return _Asking(call, transport, timeouts)
+
+    return handle
+
+
+class _Asking:
+    """One attempt, from its request to its connection's release. A class, because a generator costs each call more."""
+
+    __slots__ = ("_attempt", "_call", "_reply", "_timeouts", "_transport")
+
+    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts) -> None:
+        self._call = call
+        self._transport = transport
+        self._timeouts = timeouts
+        self._attempt: Attempt | None = None
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> EventStream:
+        call, target = self._call, self._call.target
         assert target is not None, "routing comes before the leaf"
         dialect = dialect_of(target.dialect)
         request = _request(call, dialect, target)
-        attempt = Attempt(str(target))
+        attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
-        clocks = Clocks(timeouts, now=call.now, began=call.began)
+        clocks = Clocks(self._timeouts, now=call.now, began=call.began)
         try:
-            response = await clocks.guard(transport.open(request, connect_s=timeouts.connect))
-        except PenstockError as error:
-            clocks.stop()
-            error.target = error.target or attempt.target
-            attempt.error = error.kind
-            raise
-        except BaseException:
-            clocks.stop()
-            raise
-        attempt.status = response.status
-        reply = Reply(response, _chooser(response, dialect, target), now=call.now, target=attempt.target, clocks=clocks)
-        try:
-            try:
-                if not 200 <= response.status < 300:
-                    body = _masked(await _error_body(response), target)
-                    raise dialect.read_error(response.status, response.headers, body, attempt.target)
-                await reply.begin(call.narrate, hold=call.may_be_asked_again)
-            except PenstockError as error:
+            response = await clocks.guard(self._transport.open(request, connect_s=self._timeouts.connect))
+            attempt.status = response.status
+            choose = _chooser(response, dialect, target)
+            reply = self._reply = Reply(response, choose, now=call.now, target=attempt.target, clocks=clocks)
+            if not 200 <= response.status < 300:
+                body = _masked(await _error_body(response), target)
+                raise dialect.read_error(response.status, response.headers, body, attempt.target)
+            await reply.begin(call.narrate, hold=call.may_be_asked_again)
+        except BaseException as error:
+            if isinstance(error, PenstockError):
+                error.target = error.target or attempt.target
                 attempt.error = error.kind
-                raise
-            yield EventStream(
-                reply, target=target, dialect=dialect.name, status=response.status, attempt=len(call.attempts)
-            )
-        finally:
-            reply.close()
+            clocks.stop()
+            if self._reply is not None:
+                self._reply.close()
+            raise
+        return EventStream(
+            reply, target=target, dialect=dialect.name, status=response.status, attempt=len(call.attempts)
+        )
 
-    return handle
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._reply is not None
+        assert self._attempt is not None
+        self._reply.close()
+        if self._reply.error is not None:
+            self._attempt.error = self._reply.error.kind
 
 
 def _request(call: Call, dialect: Dialect, target: Target) -> HttpRequest:

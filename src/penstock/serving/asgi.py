@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.dialects.base import Dialect
+    from penstock.serving.connection import Connection
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -76,12 +77,19 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The request's body is larger than {max_bytes} bytes.", fix="Send less, or raise server.max_body.")
 
 
-async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
-    """An answer in one go. JSON, unless the headers say otherwise."""
-    given = list(headers)
-    if not any(name == b"content-type" for name, _ in given):
-        given.append((b"content-type", b"application/json"))
-    given.append((b"content-length", b"%d" % len(body)))
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Iterable[Header] = (),
+    *,
+    content_type: bytes = b"application/json",
+    connection: Connection | None = None,
+) -> None:
+    """An answer in one go."""
+    given = [*headers, (b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    if connection is not None:
+        connection.hold_head()
     await send({"type": "http.response.start", "status": status, "headers": given})
     await send({"type": "http.response.body", "body": body})
 

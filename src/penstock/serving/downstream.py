@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.serving.asgi import Header, Send
+    from penstock.serving.connection import Connection
     from penstock.streams.handler import Call
 
 _STREAM_HEADERS: list[Header] = [
@@ -27,7 +28,14 @@ class Downstream:
     """`heartbeat_s` None: no heartbeats. `started`: the status is sent, so a failure can only be told in the stream."""
 
     def __init__(
-        self, send: Send, call: Call, *, content_type: str, heartbeat: bytes, heartbeat_s: float | None
+        self,
+        send: Send,
+        call: Call,
+        *,
+        content_type: str,
+        heartbeat: bytes,
+        heartbeat_s: float | None,
+        connection: Connection | None = None,
     ) -> None:
         self.started = False
         self._send = send
@@ -38,6 +46,7 @@ class Downstream:
             *_STREAM_HEADERS,
         ]
         self._heartbeat = heartbeat
+        self._connection = connection
         self._heartbeat_s = heartbeat_s
         self._written_at = call.began
         self._busy = False
@@ -50,6 +59,16 @@ class Downstream:
     def add_headers(self, headers: list[Header]) -> None:
         """Say more at the head of the answer, if it has not left already."""
         self._headers += headers
+
+    def write_now(self, data: bytes) -> bool:
+        """`write`, where it need not wait. False when it must."""
+        if not self.started or self._beating is not None or self._connection is None:
+            return False
+        if not self._connection.write_chunk(data):
+            return False
+        self._call.sent.bytes_out += len(data)
+        self._written_at = self._call.now()
+        return True
 
     async def write(self, data: bytes) -> None:
         if self._beating is not None:
@@ -83,6 +102,8 @@ class Downstream:
     async def _start(self) -> None:
         self.started = True
         self._call.http_status = 200
+        if self._connection is not None:
+            self._connection.hold_head()
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
 
     def _arm(self, seconds: float) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
 from penstock.canon.response import Fold
 from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse, respond
+from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.handler import Call
@@ -50,26 +51,34 @@ def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heart
             route=scope["path"],
         )
         exchange = _stream if head.stream else _document
-        await unless_gone(call, exchange(call, dialect, handler, send, heartbeat_s), receive)
+        await unless_gone(call, exchange(call, dialect, handler, scope, send, heartbeat_s), scope, receive)
 
     return route
 
 
-async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], receive: Receive) -> None:
+async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Scope, receive: Receive) -> None:
     """Run the exchange; when the client leaves, cancel it at once and end quietly."""
     task = asyncio.current_task()
     assert task is not None
     gone = False
 
-    async def watch() -> None:
+    def has_gone() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
         if not call.sent.is_whole:  # a server says "disconnect" after a whole answer, too
             gone = True
             task.cancel()
 
-    watcher = asyncio.get_running_loop().create_task(watch())
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_gone()
+
+    connection = connection_of(scope)
+    watcher: asyncio.Task[None] | None = None
+    if connection is not None:
+        connection.when_gone(has_gone)
+    else:
+        watcher = asyncio.get_running_loop().create_task(watch())
     try:
         await exchange
     except asyncio.CancelledError:
@@ -77,12 +86,22 @@ async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], receive: 
             raise
         task.uncancel()
     finally:
-        watcher.cancel()
+        if connection is not None:
+            connection.when_gone(None)
+        if watcher is not None:
+            watcher.cancel()
 
 
-async def _stream(call: Call, dialect: Dialect, handler: Handler, send: Send, heartbeat_s: float | None) -> None:
+async def _stream(
+    call: Call, dialect: Dialect, handler: Handler, scope: Scope, send: Send, heartbeat_s: float | None
+) -> None:
     down = Downstream(
-        send, call, content_type=dialect.stream_type, heartbeat=dialect.heartbeat, heartbeat_s=heartbeat_s
+        send,
+        call,
+        content_type=dialect.stream_type,
+        heartbeat=dialect.heartbeat,
+        heartbeat_s=heartbeat_s,
+        connection=connection_of(scope),
     )
     try:
         async with handler(call) as stream:
@@ -93,9 +112,9 @@ async def _stream(call: Call, dialect: Dialect, handler: Handler, send: Send, he
                 last = b""
                 async for batch in stream:
                     data = writer.write(batch)
-                    if stream.is_at_end:
+                    if batch.is_last:
                         last = data  # leaves with the end of the body, in one write
-                    elif data:
+                    elif data and not down.write_now(data):
                         await down.write(data)
                 if not stream.is_complete:
                     raise Cancelled("The stream was cancelled.")
@@ -112,7 +131,9 @@ async def _stream(call: Call, dialect: Dialect, handler: Handler, send: Send, he
         down.stop()
 
 
-async def _document(call: Call, dialect: Dialect, handler: Handler, send: Send, heartbeat_s: float | None) -> None:
+async def _document(
+    call: Call, dialect: Dialect, handler: Handler, scope: Scope, send: Send, heartbeat_s: float | None
+) -> None:
     del heartbeat_s  # there is nothing to write one into
     try:
         async with handler(call) as stream:
@@ -135,7 +156,7 @@ async def _document(call: Call, dialect: Dialect, handler: Handler, send: Send, 
             call.http_status = 200
             call.sent.bytes_out += len(body)
             call.sent.is_whole = True
-            await respond(send, 200, body, headers)
+            await respond(send, 200, body, headers, connection=connection_of(scope))
     except PenstockError as error:
         await _refuse(call, dialect, send, error)
 

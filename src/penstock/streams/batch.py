@@ -25,6 +25,8 @@ class Batch(Struct, gc=False):
     marks: list[tuple[int, Mark]]
     #: whether anything in it commits the stream (`canon.events.is_content`)
     has_content: bool = False
+    #: nothing comes after it, and all is well
+    is_last: bool = False
 
     @property
     def raw(self) -> bytes:

@@ -54,7 +54,7 @@ class Reply:
         if clocks is not None:
             clocks.watch(self.expire)
         self._ready: deque[Batch] = deque()
-        self._error: BaseException | None = None
+        self._error: PenstockError | None = None
         self._ended = False
         self._cancelled = False
 
@@ -69,9 +69,8 @@ class Reply:
                 self._ended = True
                 raise self._error
             broken: ConnectionLost | None = None
-            clocks = self._clocks
-            if clocks is not None:
-                clocks.resume()
+            if self._clocks is not None:
+                self._clocks.resume()
             try:
                 data = await self._response.read()
             except ConnectionLost as error:
@@ -137,7 +136,9 @@ class Reply:
                 if is_content(event):
                     batch.has_content = True
                     break
-            if self._clocks is not None:
+            if self._ended:
+                batch.is_last = True
+            elif self._clocks is not None:
                 self._clocks.has_read(batch.at, content=batch.has_content, proved=decoder.proved)
         except PenstockError as error:
             error.target = error.target or self._target
@@ -149,19 +150,20 @@ class Reply:
 
     @staticmethod
     def _decode(batch: Batch, decoder: Decoder) -> None:
-        decode, events, marks = decoder.decode, batch.events, batch.marks
-        for number, frame in enumerate(batch.frames):
-            try:
+        decode, events, number = decoder.decode, batch.events, 0
+        try:
+            for frame in batch.frames:
                 mark = decode(frame, events)
-            except StreamedError:
-                marks.append((number, Mark.ERROR))
-                del batch.frames[number + 1 :]
-                raise
-            except MalformedFrame:
-                del batch.frames[number:]
-                raise
-            if mark is not None:
-                marks.append((number, mark))
+                if mark is not None:
+                    batch.marks.append((number, mark))
+                number += 1
+        except StreamedError:
+            batch.marks.append((number, Mark.ERROR))
+            del batch.frames[number + 1 :]
+            raise
+        except MalformedFrame:
+            del batch.frames[number:]
+            raise
 
     def _flush(self, batch: Batch, framing: Framing, decoder: Decoder) -> None:
         """The end of the bytes: a last frame without its delimiter counts only when it is whole after all."""
@@ -192,13 +194,13 @@ class Reply:
             self._clocks = None
 
     @property
-    def is_complete(self) -> bool:
-        return self._decoder is not None and self._decoder.proved and self._error is None
+    def error(self) -> PenstockError | None:
+        """What ended it, where it did not end well."""
+        return self._error
 
     @property
-    def is_at_end(self) -> bool:
-        """Nothing more will come, and all is well: the batch in hand is the last."""
-        return self._ended and self._error is None and not self._ready
+    def is_complete(self) -> bool:
+        return self._decoder is not None and self._decoder.proved and self._error is None
 
     @property
     def is_document(self) -> bool:
@@ -238,8 +240,8 @@ class EventStream:
         self.attempt = attempt
         self._seen = 0
 
-    def __aiter__(self) -> EventStream:
-        return self
+    def __aiter__(self) -> Batches:
+        return self._batches
 
     def __anext__(self) -> Awaitable[Batch]:
         return self._batches.__anext__()
@@ -255,10 +257,6 @@ class EventStream:
     @property
     def is_complete(self) -> bool:
         return self._reply.is_complete
-
-    @property
-    def is_at_end(self) -> bool:
-        return self._reply.is_at_end
 
     def __repr__(self) -> str:
         return f"<EventStream {self.target} attempt {self.attempt}{' document' if self.is_document else ''}>"

@@ -7,14 +7,14 @@ seen all the same. What it counts, and how it names an ending, is in `tally`.
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+    from types import TracebackType
 
     from penstock.canon.target import Target
     from penstock.streams.batch import Batch
@@ -33,34 +33,72 @@ def recorded(
     `context_window` gives the size of a target's context in tokens, from memory, or None. Calls in flight are counted
     per use of this function.
     """
-    in_flight = 0
+    in_flight = _InFlight()
 
     def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(call: Call) -> AsyncIterator[EventStream]:
-            nonlocal in_flight
-            in_flight += 1
-            tally = Tally(call, concurrent=in_flight)
-            try:
-                async with inner(call) as stream:
-                    tally.opened(stream)
-                    stream.through(partial(_Watched, tally))
-                    try:
-                        yield stream
-                    except BaseException as error:
-                        tally.caller_left(error)
-                        raise
-                    tally.caller_left(None)
-            except BaseException as error:
-                tally.failed(error)
-                raise
-            finally:
-                in_flight -= 1
-                _deliver(tally, publish, context_window)
+        def handle(call: Call) -> _Recording:
+            return _Recording(call, inner, in_flight, publish, context_window)
 
         return handle
 
     return layer
+
+
+class _InFlight:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class _Recording:
+    """One call, from before it is handed on to after its stream is closed."""
+
+    __slots__ = ("_call", "_context_window", "_in_flight", "_inner", "_opened", "_publish", "_tally")
+
+    def __init__(
+        self,
+        call: Call,
+        inner: Handler,
+        in_flight: _InFlight,
+        publish: Callable[[CallRecord], None],
+        context_window: Callable[[Target], int | None] | None,
+    ) -> None:
+        self._call = call
+        self._inner = inner
+        self._in_flight = in_flight
+        self._publish = publish
+        self._context_window = context_window
+
+    async def __aenter__(self) -> EventStream:
+        self._in_flight.count += 1
+        tally = self._tally = Tally(self._call, concurrent=self._in_flight.count)
+        try:
+            self._opened = self._inner(self._call)
+            stream = await self._opened.__aenter__()
+        except BaseException as error:
+            tally.failed(error)
+            self._end()
+            raise
+        tally.opened(stream)
+        stream.through(partial(_Watched, tally))
+        return stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._tally.caller_left(error)
+        try:
+            return await self._opened.__aexit__(kind, error, trace)
+        except BaseException as raised:
+            self._tally.failed(raised)
+            raise
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._in_flight.count -= 1
+        _deliver(self._tally, self._publish, self._context_window)
 
 
 def _deliver(

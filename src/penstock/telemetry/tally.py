@@ -278,8 +278,8 @@ def _ending(error: BaseException, foreign: Outcome) -> tuple[Outcome, str]:
     return foreign, type(error).__name__
 
 
-def _first_known(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+def _first_known(value: int | None, otherwise: int | None) -> int | None:
+    return otherwise if value is None else value
 
 
 def _count(value: int | None) -> int | None:
@@ -305,5 +305,6 @@ def _name(text: Any) -> str | None:
     """A name that every store can keep: text, bounded, and without lone surrogates, which are no UTF-8."""
     if not isinstance(text, str):
         return None
-    kept: str = text[:MAX_NAME_CHARS]
-    return kept if kept.isascii() else kept.encode(errors="replace").decode()
+    if text.isascii() and len(text) <= MAX_NAME_CHARS:
+        return text
+    return text[:MAX_NAME_CHARS].encode(errors="replace").decode()

@@ -72,7 +72,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
 
     async def present(scope: Scope, receive: Receive, send: Send) -> None:
         body = b"" if scope["method"] == "HEAD" else b"Penstock worker. The API is under /v1.\n"
-        await respond(send, 200, body, [(b"content-type", b"text/plain")])
+        await respond(send, 200, body, content_type=b"text/plain")
 
     async def startup() -> None:
         bus.start()

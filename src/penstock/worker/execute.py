@@ -33,6 +33,7 @@ from penstock.dialects import dialect as dialect_of
 from penstock.dialects.base import decode_body
 from penstock.framing.sse import write_event
 from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse
+from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
 from penstock.serving.route import unless_gone
 from penstock.streams.handler import Call
@@ -105,14 +106,19 @@ def execute_route(model: str, handler: Handler, *, max_body_bytes: int, heartbea
         call = Call(
             request_id=request_id, model=model, stream=True, dialect=chat, head=head, body=body, route=scope["path"]
         )
-        await unless_gone(call, _execute(call, handler, send, heartbeat_s), receive)
+        await unless_gone(call, _execute(call, handler, scope, send, heartbeat_s), scope, receive)
 
     return route
 
 
-async def _execute(call: Call, handler: Handler, send: Send, heartbeat_s: float | None) -> None:
+async def _execute(call: Call, handler: Handler, scope: Scope, send: Send, heartbeat_s: float | None) -> None:
     down = Downstream(
-        send, call, content_type="text/event-stream", heartbeat=dialect_of(_CHAT).heartbeat, heartbeat_s=heartbeat_s
+        send,
+        call,
+        content_type="text/event-stream",
+        heartbeat=dialect_of(_CHAT).heartbeat,
+        heartbeat_s=heartbeat_s,
+        connection=connection_of(scope),
     )
     events = ExecuteEvents(call.request_id, call.now)
     call.narrate = lambda progress: down.aside(events.narration(progress))
@@ -121,7 +127,8 @@ async def _execute(call: Call, handler: Handler, send: Send, heartbeat_s: float 
         try:
             async with handler(call) as stream:
                 async for batch in stream:
-                    if data := events.encode(batch.events):
+                    data = events.encode(batch.events)
+                    if data and not down.write_now(data):
                         await down.write(data)
                 if not stream.is_complete:
                     raise Cancelled("The job was cancelled.")

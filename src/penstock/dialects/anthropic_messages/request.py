@@ -145,15 +145,14 @@ EXTRAS = "anthropic-messages"
 def read_head(body: bytes) -> RequestHead:
     shape = decode_body(_shape, body)
     _check(shape.messages, shape.max_tokens)
-    return RequestHead(shape.model, bool(shape.stream), True, decode_body(_fields, body))
+    return RequestHead(shape.model, bool(shape.stream), True, body)
 
 
 def forwarded_body(head: RequestHead, model: str | None) -> bytes:
-    """The caller's own members, each as it came; only `model` is ours, where it is mapped."""
-    fields = head.fields
-    if model is not None and model != head.model:
-        fields = {**fields, "model": _Raw(msgspec.json.encode(model))}
-    return msgspec.json.encode(fields)
+    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
+    if model is None or model == head.model:
+        return head.body
+    return msgspec.json.encode({**head.fields, "model": _Raw(msgspec.json.encode(model))})
 
 
 def _check(messages: list[Any], max_tokens: int) -> None:

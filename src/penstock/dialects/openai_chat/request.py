@@ -121,7 +121,6 @@ class _Request(msgspec.Struct):
 
 _shape = msgspec.json.Decoder(_Shape)
 _request = msgspec.json.Decoder(_Request)
-_fields = msgspec.json.Decoder(dict[str, _Raw])
 _KNOWN = frozenset(_Request.__struct_fields__)
 
 
@@ -130,15 +129,16 @@ def read_head(body: bytes) -> RequestHead:
     if not shape.messages:
         raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")
     options = shape.stream_options
-    return RequestHead(
-        shape.model, bool(shape.stream), bool(options and options.include_usage), decode_body(_fields, body)
-    )
+    return RequestHead(shape.model, bool(shape.stream), bool(options and options.include_usage), body)
 
 
 def forwarded_body(head: RequestHead, model: str | None) -> bytes:
-    """The caller's own members, each as it came; only `model` (where it is mapped) and the usage option are ours."""
-    fields = dict(head.fields)
-    if model is not None and model != head.model:
+    """The caller's own bytes; only `model` (where it is mapped) and the usage option are ours to change."""
+    renamed = model is not None and model != head.model
+    if not renamed and (head.include_usage or not head.stream):
+        return head.body
+    fields = head.fields
+    if renamed:
         fields["model"] = _Raw(msgspec.json.encode(model))
     if head.stream and not head.include_usage:
         given = fields.get("stream_options")

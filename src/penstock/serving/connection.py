@@ -1,0 +1,101 @@
+"""uvicorn's HTTP/1.1 connection, with three things that ASGI has no word for.
+
+A head and its first body leave in one write; body bytes leave without a coroutine while the client keeps up; and who
+asks is called when the client has gone, without a task that waits for it. Each is worth a tenth of what a request or a
+frame costs here (docs/decisions/0012). Under another server `connection_of` is None, and plain ASGI does the same work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from penstock.serving.asgi import Scope
+
+_KEY = "penstock.connection"
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    found: Connection | None = scope.get(_KEY)
+    return found
+
+
+class Connection(HttpToolsProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gone: Callable[[], None] | None = None
+        self._is_lost = False
+        self._corked: _Corked | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._corked = _Corked(transport)
+        super().connection_made(self._corked)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        super().connection_lost(exc)
+        self._corked = None
+        if self._gone is not None:
+            gone, self._gone = self._gone, None
+            gone()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[_KEY] = self  # type: ignore[literal-required]
+
+    # --- what the application asks of it ----------------------------------------------------------------------------
+
+    def when_gone(self, gone: Callable[[], None] | None) -> None:
+        """Call this, once, when the client has gone; None takes it back."""
+        if gone is not None and self._is_lost:
+            gone()
+        else:
+            self._gone = gone
+
+    def hold_head(self) -> None:
+        """The next write is a head: it leaves with the one after it."""
+        if self._corked is not None:
+            self._corked.is_holding = True
+
+    def write_chunk(self, data: bytes) -> bool:
+        """One chunk of a chunked body, now. False when the client does not keep up: then ASGI's `send` must wait."""
+        if self.flow.write_paused:
+            return False
+        if self._corked is not None:
+            self._corked.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+
+class _Corked:
+    """A transport that can hold one write back until the next."""
+
+    __slots__ = ("_held", "_transport", "is_holding")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held = b""
+        self.is_holding = False
+
+    def write(self, data: bytes) -> None:
+        if self.is_holding:
+            self.is_holding = False
+            self._held = data
+            return
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+            self._held = b""
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
