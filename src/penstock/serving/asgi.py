@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
 from penstock.dialects import dialect as dialect_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from penstock.dialects.base import Dialect
     from penstock.serving.connection import Connection
 
@@ -26,6 +24,27 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+
+class ClientHeaders(Mapping[str, str]):
+    """A request's headers by lower-case name, decoded when one is asked for, which most never are."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[Header]) -> None:
+        self._raw = dict(raw)
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.encode("latin-1") in self._raw
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
 
 
 class ClientGone(Exception):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
 from penstock.canon.response import Fold
-from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse, respond
+from penstock.serving.asgi import ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
 from penstock.serving.writers import Translated, Verbatim, rename_model
@@ -47,7 +47,7 @@ def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heart
             dialect=dialect,
             head=head,
             body=body,
-            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            headers=ClientHeaders(scope["headers"]),
             route=scope["path"],
         )
         exchange = _stream if head.stream else _document

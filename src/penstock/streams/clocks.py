@@ -117,30 +117,32 @@ class Clocks:
             self._timer.cancel()
             self._timer = None
 
-    def _deadlines(self) -> list[tuple[float, ClockName | None, float]]:
-        if self._proved:
-            return [(self._read_at + AFTER_FINISH_S, None, AFTER_FINISH_S)]
-        limits = self._limits
-        deadlines: list[tuple[float, ClockName | None, float]] = []
-        if self._content_at is None:
-            if limits.first_content is not None:
-                deadlines.append((self._attempt_at + limits.first_content, "first_content", limits.first_content))
-        elif limits.idle is not None:
-            deadlines.append((self._content_at + limits.idle, "idle", limits.idle))
-        if limits.silence is not None:
-            deadlines.append((self._read_at + limits.silence, "silence", limits.silence))
-        return deadlines
-
     def _check(self) -> None:
+        """Tell of the clock that has run out, or come back when the next one can have."""
         self._timer = None
         now = self._now()
         seen = now if self._held_since is None else self._held_since
-        remaining = [(deadline - seen, clock, limit) for deadline, clock, limit in self._deadlines()]
-        if self._limits.total is not None and not self._proved:
-            remaining.append((self._began + self._limits.total - now, "total", self._limits.total))
-        if not remaining:
+        limits = self._limits
+        clock: ClockName | None = None
+        if self._proved:
+            limit, left = AFTER_FINISH_S, self._read_at + AFTER_FINISH_S - seen
+        else:
+            limit, left = 0.0, _NEVER
+            if self._content_at is None:
+                if limits.first_content is not None:
+                    clock, limit, left = (
+                        "first_content",
+                        limits.first_content,
+                        limits.first_content + self._attempt_at - seen,
+                    )
+            elif limits.idle is not None:
+                clock, limit, left = "idle", limits.idle, limits.idle + self._content_at - seen
+            if limits.silence is not None and limits.silence + self._read_at - seen < left:
+                clock, limit, left = "silence", limits.silence, limits.silence + self._read_at - seen
+            if limits.total is not None and limits.total + self._began - now < left:
+                clock, limit, left = "total", limits.total, limits.total + self._began - now
+        if left == _NEVER:
             return
-        left, clock, limit = min(remaining, key=_left)
         if left <= 0:
             if self._expired is not None:
                 self._expired(clock, limit)
@@ -149,5 +151,4 @@ class Clocks:
         self._timer = asyncio.get_running_loop().call_later(max(left, 0.001), self._check)
 
 
-def _left(row: tuple[float, ClockName | None, float]) -> float:
-    return row[0]
+_NEVER = float("inf")

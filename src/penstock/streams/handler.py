@@ -7,7 +7,7 @@ is in hand, and leaving it closes the upstream. A `Layer` wraps a handler; a `St
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ class Call:
         dialect: Dialect | None = None,
         head: RequestHead | None = None,
         body: bytes = b"",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         route: str | None = None,
         target: Target | None = None,
         narrate: Callable[[Progress], None] | None = None,

@@ -7,6 +7,7 @@ and never a guess. Rows hold no prompt, no reply and no key: only `key_name`, wh
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 from msgspec import Struct
@@ -122,6 +123,8 @@ def word(text: str | None) -> str:
     """
     if not text:
         return "-"
+    if len(text) <= MAX_WORD_CHARS and _PLAIN_WORD.fullmatch(text):
+        return text
     cut = len(text) > MAX_WORD_CHARS
     written = "".join(
         [char if char.isprintable() and char not in _FORGING else _escaped(char) for char in text[:MAX_WORD_CHARS]]
@@ -129,6 +132,7 @@ def word(text: str | None) -> str:
     return written + "…" if cut else written
 
 
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9._:/@+-]+")
 _FORGING = frozenset(" =\\\"'`")
 
 

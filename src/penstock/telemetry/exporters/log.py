@@ -7,7 +7,7 @@ line. What the stream's encoding cannot say is escaped, not lost. The stream bel
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -65,9 +65,14 @@ def json_line(record: CallRecord) -> str:
     return msgspec.json.encode(record).decode()
 
 
+@lru_cache(maxsize=4)
+def _clock(second: int, zone: tzinfo | None) -> str:
+    return f"{datetime.fromtimestamp(second, zone):%H:%M:%S}"
+
+
 def pretty_line(record: CallRecord, *, color: bool = False, zone: tzinfo | None = None) -> str:
     """`12:03:41 ✓ complete    Qwen3-14B    125 → 42 tok   850.5/75.2 tok/s  ctx 15.2%  ttft 38ms  dur 1.2s  stop`"""
-    at = f"{datetime.fromtimestamp(record.time, zone):%H:%M:%S}"
+    at = _clock(int(record.time), zone)
     ending = f"{'✓' if record.outcome == 'complete' else '✗'} {record.outcome:<14}"
     if color:
         at = f"{_DIM}{at}{_PLAIN}"
