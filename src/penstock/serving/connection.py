@@ -64,38 +64,40 @@ class Connection(HttpToolsProtocol):
 
     def write_chunk(self, data: bytes) -> bool:
         """One chunk of a chunked body, now. False when the client does not keep up: then ASGI's `send` must wait."""
+        corked = self._corked
         if self.flow.write_paused:
             return False
-        if self._corked is not None:
-            self._corked.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if corked is not None:
+            write = corked.write if corked.held else corked.transport.write
+            write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
 
 class _Corked:
     """A transport that can hold one write back until the next."""
 
-    __slots__ = ("_held", "_transport", "is_holding")
+    __slots__ = ("held", "is_holding", "transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held = b""
+        self.transport = transport
+        self.held = b""
         self.is_holding = False
 
     def write(self, data: bytes) -> None:
         if self.is_holding:
             self.is_holding = False
-            self._held = data
+            self.held = data
             return
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        self._transport.write(data)
+        if self.held:
+            data = self.held + data
+            self.held = b""
+        self.transport.write(data)
 
     def close(self) -> None:
-        if self._held:
-            self._transport.write(self._held)
-            self._held = b""
-        self._transport.close()
+        if self.held:
+            self.transport.write(self.held)
+            self.held = b""
+        self.transport.close()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.transport, name)

@@ -40,6 +40,7 @@ class Downstream:
         self.started = False
         self._send = send
         self._call = call
+        self._sent = call.sent
         self._headers = [
             (b"content-type", content_type.encode()),
             (b"x-request-id", call.request_id.encode()),
@@ -60,14 +61,14 @@ class Downstream:
         """Say more at the head of the answer, if it has not left already."""
         self._headers += headers
 
-    def write_now(self, data: bytes) -> bool:
-        """`write`, where it need not wait. False when it must."""
+    def write_now(self, data: bytes, at: float) -> bool:
+        """`write`, where it need not wait, `at` being this moment. False when it must."""
         if not self.started or self._beating is not None or self._connection is None:
             return False
         if not self._connection.write_chunk(data):
             return False
-        self._call.sent.bytes_out += len(data)
-        self._written_at = self._call.now()
+        self._sent.bytes_out += len(data)
+        self._written_at = at
         return True
 
     async def write(self, data: bytes) -> None:

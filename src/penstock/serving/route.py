@@ -114,7 +114,7 @@ async def _stream(
                     data = writer.write(batch)
                     if batch.is_last:
                         last = data  # leaves with the end of the body, in one write
-                    elif data and not down.write_now(data):
+                    elif data and not down.write_now(data, batch.at):
                         await down.write(data)
                 if not stream.is_complete:
                     raise Cancelled("The stream was cancelled.")

@@ -42,14 +42,12 @@ class Verbatim:
         self._alias = alias
         self._terminated = False
         self._said_error = False
-        self._open_line = False  # the last frame came without its empty line
+        self._last: list[Frame] = []
 
     def write(self, batch: Batch) -> bytes:
-        frames = batch.frames
-        if frames and frames[-1].unterminated:
-            self._open_line = True
+        frames = self._last = batch.frames
         if not batch.marks and self._alias is None:
-            return batch.raw
+            return frames[0].raw if len(frames) == 1 else batch.raw
         marks = dict(batch.marks)
         return b"".join([self._frame(frame, marks.get(number)) for number, frame in enumerate(frames)])
 
@@ -75,7 +73,8 @@ class Verbatim:
         return self._closed_line() + encoder.error(error)
 
     def _closed_line(self) -> bytes:
-        return b"\n\n" if self._open_line else b""
+        """What the last frame lacks, when the upstream's bytes ended inside it."""
+        return b"\n\n" if self._last and self._last[-1].unterminated else b""
 
 
 class Translated:

@@ -101,9 +101,9 @@ class Clocks:
             if self._content_at is not None:
                 self._content_at += held
 
-    def has_read(self, at: float, *, content: bool, proved: bool) -> None:
+    def has_read(self, at: float, has_content: bool, proved: bool) -> None:
         self._read_at = self._held_since = at
-        if content:
+        if has_content:
             self._content_at = at
         if proved and not self._proved:
             self._proved = True

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import MalformedFrame, PenstockError, ProtocolError, StreamedError, TimedOut, Truncated
-from penstock.canon.events import Progress, is_content
+from penstock.canon.events import Delta, Progress, is_content
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects.base import Mark
 from penstock.streams.batch import Batch
@@ -133,13 +133,13 @@ class Reply:
                 self._ended = True
                 decoder.close(batch.events)
             for event in batch.events:
-                if is_content(event):
+                if (type(event) is Delta and event.text) or is_content(event):
                     batch.has_content = True
                     break
             if self._ended:
                 batch.is_last = True
             elif self._clocks is not None:
-                self._clocks.has_read(batch.at, content=batch.has_content, proved=decoder.proved)
+                self._clocks.has_read(batch.at, batch.has_content, decoder.proved)
         except PenstockError as error:
             error.target = error.target or self._target
             if isinstance(error, Truncated) and broken is not None:

@@ -128,7 +128,7 @@ async def _execute(call: Call, handler: Handler, scope: Scope, send: Send, heart
             async with handler(call) as stream:
                 async for batch in stream:
                     data = events.encode(batch.events)
-                    if data and not down.write_now(data):
+                    if data and not down.write_now(data, batch.at):
                         await down.write(data)
                 if not stream.is_complete:
                     raise Cancelled("The job was cancelled.")
