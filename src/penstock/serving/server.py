@@ -19,6 +19,7 @@ from penstock.serving.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from penstock.serving.asgi import App
 
@@ -90,6 +91,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's own, but a signal that was obeyed is over: the process ends with 0, not with the signal."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
 
     def stop(self) -> None:
         self.should_exit = True

@@ -170,19 +170,22 @@ class ExecuteEvents:
         )
 
     def encode(self, events: Iterable[Event]) -> bytes:
+        """One batch's frames: its tokens, or, while there is none, the last thing that it narrates."""
         out: list[bytes] = []
+        progress: Progress | None = None
         for event in events:
             if type(event) is Delta:
                 self._token(event, out)
             elif isinstance(event, BlockStart):
                 self._kinds[event.i] = event.kind
             elif isinstance(event, Progress):
-                if self._tokens == 0:
-                    out.append(self.narration(event))
+                progress = event
             elif isinstance(event, Timings):
                 self._timings = event
             elif isinstance(event, Finish):
                 self._finish = event
+        if progress is not None and self._tokens == 0:
+            out.append(self.narration(progress))
         return b"".join(out)
 
     def _token(self, delta: Delta, out: list[bytes]) -> None:

@@ -1,0 +1,203 @@
+"""The worker as a process: its own events, its state, and models that are none."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from penstock.framing.sse import SSEFraming
+from penstock.worker.llamacpp import demo_model
+from tests.processes import run, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes import Running
+
+pytestmark = pytest.mark.process
+
+
+def post(at: Running, path: str, body: Any) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(at.url).netloc, timeout=30)
+    connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    return answer.status, data
+
+
+def events_of(data: bytes) -> list[Any]:
+    frames = SSEFraming().feed(data)
+    return [frame.data if frame.data == b"[DONE]" else json.loads(frame.data) for frame in frames if frame.data]
+
+
+def execute(at: Running, **body: Any) -> list[Any]:
+    status, data = post(at, "/v1/execute", body)
+    assert status == 200, data
+    return events_of(data)
+
+
+def test_execute_says_started_then_narration_then_tokens_then_one_end(worker: Running) -> None:
+    events = execute(worker, prompt="Tell me a story", temperature=0, max_tokens=30)
+    kinds = [event if event == b"[DONE]" else event["type"] for event in events]
+    assert kinds[0] == "started"
+    assert kinds[-2:] == ["end", b"[DONE]"]
+    order = [kind for k, kind in enumerate(kinds) if k == 0 or kinds[k - 1] != kind]
+    assert order == ["started", "narration", "token", "metrics", "end", b"[DONE]"]
+    assert kinds.count("end") == 1
+    assert "error" not in kinds
+
+
+def test_execute_tokens_are_numbered_and_make_the_reply(worker: Running) -> None:
+    events = execute(worker, prompt="Tell me a story", temperature=0, max_tokens=30)
+    tokens = [event for event in events[:-1] if event["type"] == "token"]
+    assert [token["i"] for token in tokens] == list(range(len(tokens)))
+    text = "".join(token["t"] for token in tokens)
+    status, data = post(
+        worker,
+        "/v1/chat/completions",
+        {
+            "messages": [{"role": "user", "content": "Tell me a story"}],
+            "temperature": 0,
+            "max_tokens": 30,
+            "model": "tiny",
+        },
+    )
+    assert status == 200
+    assert text == json.loads(data)["choices"][0]["message"]["content"]
+
+
+def test_execute_end_says_what_the_engine_measured(worker: Running) -> None:
+    end = execute(worker, prompt="Tell me a story", temperature=0, max_tokens=12)[-2]
+    assert end["stop_reason"] == "MAX_TOKENS"
+    assert end["tokens_out"] == 12
+    assert end["prompt_tokens"] > 0
+    assert end["decode_time_ms"] > 0
+    assert end["stop_sequence_matched"] is None
+
+
+def test_execute_end_names_the_stop_sequence_that_matched(worker: Running) -> None:
+    end = execute(worker, prompt="Tell me a story", temperature=0, stop=["upon a"])[-2]
+    assert (end["stop_reason"], end["stop_sequence_matched"]) == ("STOP_SEQUENCE", "upon a")
+
+
+def test_execute_end_of_a_reply_that_ended_by_itself(worker: Running) -> None:
+    assert execute(worker, prompt="Hello", temperature=0)[-2]["stop_reason"] == "EOS"
+
+
+def test_execute_takes_messages(worker: Running) -> None:
+    events = execute(worker, messages=[{"role": "user", "content": "Hello"}], temperature=0)
+    assert events[-2]["type"] == "end"
+
+
+def test_execute_over_the_context_is_one_error_event(worker: Running) -> None:
+    events = execute(worker, prompt="word " * 20_000)
+    assert [
+        event if event == b"[DONE]" else event["type"]
+        for event in events
+        if event == b"[DONE]" or event["type"] != "narration"
+    ] == [
+        "started",
+        "error",
+        b"[DONE]",
+    ]
+    assert events[-2]["code"] == "CONTEXT_TOO_LONG"
+    assert events[-2]["retriable"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "a", "messages": []}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": "x"}, "max_tokens"),
+        ({"prompt": "a", "temperature": -1}, "temperature"),
+    ],
+)
+def test_execute_refuses_what_is_wrong_with_the_fields_path(worker: Running, body: Any, param: str) -> None:
+    status, data = post(worker, "/v1/execute", body)
+    assert status == 400
+    assert json.loads(data)["error"]["param"] == param
+
+
+def test_execute_refuses_malformed_json(worker: Running) -> None:
+    status, data = post(worker, "/v1/execute", b'{"prompt": ')
+    assert status == 400
+    assert "not valid JSON" in json.loads(data)["error"]["message"]
+
+
+def test_health_props_and_models(worker: Running) -> None:
+    def get(path: str) -> Any:
+        with urlopen(worker.url + path, timeout=10) as answer:
+            return json.load(answer)
+
+    assert get("/health")["status"] == "ok"
+    assert get("/props")["default_generation_settings"]["n_ctx"] == 8192
+    assert [model["id"] for model in get("/v1/models")["data"]] == ["tiny"]
+
+
+def test_c7_a_client_that_leaves_frees_the_engine(worker: Running) -> None:
+    connection = http.client.HTTPConnection(urlsplit(worker.url).netloc, timeout=30)
+    body = json.dumps({"prompt": "Write a very long essay about rivers.", "max_tokens": 4000})
+    connection.request("POST", "/v1/execute", body)
+    answer = connection.getresponse()
+    request_id = answer.headers["x-request-id"]
+    answer.read(600)
+    connection.close()
+    record = json.loads(worker.wait_for_line(f'"{request_id}"'))
+    assert record["outcome"] == "cancelled"
+    assert record["duration_ms"] < 5000
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    ended = run("worker", "--model", "nowhere.gguf", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "penstock: Cannot read the model nowhere.gguf: No such file or directory. "
+        "Give --model a GGUF file, or use --demo.\n"
+    )
+
+
+def test_a_model_that_is_no_gguf(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text("not a model")
+    ended = run("worker", "--model", "model.gguf", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "is not a GGUF file" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_model_that_is_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(demo_model().read_bytes()[:300_000])
+    ended = run("worker", "--model", "model.gguf", "--port", "0", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "cannot load model.gguf" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_model_file_of_ones_own(tmp_path: Path) -> None:
+    shutil.copy(demo_model(), tmp_path / "mine.gguf")
+    with running("worker", "--model", "mine.gguf", "--port", "0", cwd=tmp_path) as started:
+        assert execute(started, prompt="Hello")[-2]["type"] == "end"
+        with urlopen(f"{started.url}/health", timeout=10) as answer:
+            assert json.load(answer)["model"] == "mine"
+
+
+def test_a_port_that_is_taken(worker: Running, tmp_path: Path) -> None:
+    port = str(urlsplit(worker.url).port)
+    ended = run("worker", "--demo", "--port", port, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_model_is_a_wrong_call(tmp_path: Path) -> None:
+    assert run("worker", cwd=tmp_path).returncode == 2
+    assert run("worker", "--demo", "--model", "x.gguf", cwd=tmp_path).returncode == 2
