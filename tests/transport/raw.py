@@ -1,18 +1,20 @@
-"""An upstream for the transport's tests: real sockets, one function per connection, and a record of what came in."""
+"""For the transport's tests: an upstream on real sockets, addresses that do not answer, and counting of what is open."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.canon.wire import HttpRequest
+from penstock.transport.http1 import Http1Transport
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from penstock.transport.base import HttpResponse
 
@@ -162,3 +164,68 @@ async def body_of(response: HttpResponse) -> bytes:
 def chunked(*chunks: bytes, end: bool = True) -> bytes:
     """Chunks on the wire."""
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + (b"0\r\n\r\n" if end else b"")
+
+
+class Gate:
+    """Answers a request only when it is told to."""
+
+    def __init__(self):
+        self.arrived: asyncio.Queue[tuple[str, asyncio.Event]] = asyncio.Queue()
+
+    async def handle(self, peer):
+        while True:
+            seen = await peer.request()
+            go = asyncio.Event()
+            await self.arrived.put((seen.target, go))
+            await go.wait()
+            await peer.send(OK)
+
+
+@asynccontextmanager
+async def client(**options):
+    """A transport that leaves nothing open."""
+    transport = Http1Transport(**options)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+        assert transport.open_connections == transport.waiting == 0
+
+
+async def fetch(transport, request, **options):
+    """The body, read whole."""
+    response = await transport.open(request, **options)
+    body = await body_of(response)
+    response.release()
+    return body
+
+
+@contextmanager
+def unused_port() -> Iterator[int]:
+    """A port on which nothing listens, and nothing will: it is bound."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@contextmanager
+def silent_address() -> Iterator[str]:
+    """The URL of a port that neither accepts nor refuses, as a firewall that drops packets: its backlog is full."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def open_sockets() -> int:
+    """How many this process holds."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that lists the directory is gone already
+            found += str(descriptor.readlink()).startswith("socket:")
+    return found

@@ -16,12 +16,19 @@ from penstock.framing.sse import SSEFraming
 if TYPE_CHECKING:
     from penstock.framing.base import Framing
 
+_BOM = b"\xef\xbb\xbf"
 _SSE_STARTS = (b"data", b"event", b"id", b"retry", b":", b"error")
 
 
-def choose_framing(content_type: str | None, first: bytes, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> Framing:
-    """`first` is the first read of the body; empty when the body is."""
-    said = first.removeprefix(b"\xef\xbb\xbf").lstrip()
+def choose_framing(
+    content_type: str | None, first: bytes, *, is_all: bool = False, max_frame_bytes: int = MAX_FRAME_BYTES
+) -> Framing | None:
+    """`first` is what has come of the body, `is_all` says that no more will. None: more of it is needed to tell."""
+    if len(first) < len(_BOM) and _BOM.startswith(first) and not is_all:
+        return None
+    said = first.removeprefix(_BOM).lstrip()
+    if not said and not is_all:
+        return None
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if said.startswith((b"{", b"[")):
         return DocumentFraming(max_frame_bytes=max_frame_bytes)
@@ -32,4 +39,6 @@ def choose_framing(content_type: str | None, first: bytes, *, max_frame_bytes: i
         )
     if media_type == "text/event-stream" or said.startswith(_SSE_STARTS):
         return SSEFraming(max_frame_bytes=max_frame_bytes)
+    if not is_all and any(start.startswith(said) for start in _SSE_STARTS):
+        return None
     return DocumentFraming(max_frame_bytes=max_frame_bytes)

@@ -15,11 +15,9 @@ from penstock.dialects import dialect as dialect_of
 from penstock.framing.choose import choose_framing
 from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
-from penstock.streams.stream import EventStream, Reply
+from penstock.streams.stream import Chooser, EventStream, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpRequest, HttpResponse
     from penstock.dialects.base import Decoder, Dialect
@@ -96,9 +94,11 @@ def _request(call: Call, dialect: Dialect, target: Target) -> HttpRequest:
     return dialect.build_request(call.request, target)
 
 
-def _chooser(response: HttpResponse, dialect: Dialect, target: Target) -> Callable[[bytes], tuple[Framing, Decoder]]:
-    def choose(first: bytes) -> tuple[Framing, Decoder]:
-        framing = choose_framing(response.headers.get("content-type"), first)
+def _chooser(response: HttpResponse, dialect: Dialect, target: Target) -> Chooser:
+    def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
+        framing = choose_framing(response.headers.get("content-type"), first, is_all=is_all)
+        if framing is None:
+            return None
         return framing, dialect.decoder(document=framing.name == "document", provider=target.upstream)
 
     return choose

@@ -8,6 +8,7 @@ works from any task and any number of times. Neither is an async generator, so n
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import MalformedFrame, PenstockError, ProtocolError, StreamedError, TimedOut, Truncated
@@ -17,7 +18,7 @@ from penstock.dialects.base import Mark
 from penstock.streams.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from penstock.canon.errors import ClockName
     from penstock.canon.target import Target
@@ -31,21 +32,25 @@ if TYPE_CHECKING:
 MAX_PREAMBLE_BYTES = 1024 * 1024
 
 
+#: Given what has come of a body, and whether it is all: how it is delimited and what it means, or None: not yet.
+Chooser = Callable[[bytes, bool], "tuple[Framing, Decoder] | None"]
+
+
 class Reply:
     """The batches of one response. Batches whose events all are true come before the error that ended the reply."""
 
     def __init__(
         self,
         response: HttpResponse,
-        choose: Callable[[bytes], tuple[Framing, Decoder]],
+        choose: Chooser,
         *,
         now: Callable[[], float],
         target: str,
         clocks: Clocks | None = None,
     ) -> None:
-        """`choose` is given the first read, and says how the reply is delimited and what it means."""
         self._response = response
         self._choose = choose
+        self._first = b""  # what has come before anybody could tell what it is
         self._framing: Framing | None = None
         self._decoder: Decoder | None = None
         self._now = now
@@ -118,9 +123,16 @@ class Reply:
             return batch
         try:
             if self._framing is None or self._decoder is None:
-                if not data:
+                self._first += data
+                if not self._first:
                     raise Truncated("The upstream closed the connection before its reply began.")
-                self._framing, self._decoder = self._choose(data)
+                chosen = self._choose(self._first, not data)
+                if chosen is None:
+                    return batch
+                self._framing, self._decoder = chosen
+                if not data:  # all of it was too little to tell: no whole frame either
+                    self._framing.feed(self._first)
+                data, self._first = data and self._first, b""
             decoder = self._decoder
             if data:
                 batch.frames = self._framing.feed(data)
