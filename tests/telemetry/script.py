@@ -123,7 +123,7 @@ def upstream(
 ) -> Handler:
     """A leaf that answers with this script."""
 
-    def choose(first: bytes) -> tuple[Framing, EventDecoder]:
+    def choose(first: bytes, is_all: bool) -> tuple[Framing, EventDecoder]:
         framing: Framing = DocumentFraming() if document else SSEFraming(max_frame_bytes=max_frame_bytes)
         return framing, EventDecoder()
 
