@@ -60,7 +60,48 @@ _HOMES = {
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_NAMES)
+__all__ = [
+    "AlreadyConsumed",
+    "Annotation",
+    "AsyncStream",
+    "Audio",
+    "BlockEnd",
+    "BlockStart",
+    "Client",
+    "ConfigError",
+    "ConnectError",
+    "Delta",
+    "File",
+    "Finish",
+    "Image",
+    "Message",
+    "PenstockError",
+    "Progress",
+    "Reasoning",
+    "Refusal",
+    "RequestError",
+    "Response",
+    "Start",
+    "StatusError",
+    "Stream",
+    "StreamedError",
+    "Text",
+    "TimedOut",
+    "Timeouts",
+    "Timings",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Truncated",
+    "UpstreamError",
+    "Usage",
+    "UsageUpdate",
+    "agenerate",
+    "astream",
+    "generate",
+    "replay",
+    "stream",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -108,9 +108,10 @@ def test_c7_cancel_from_another_thread_ends_the_reader_quietly(worker: Running) 
     for text in reply.text:
         read.append(text)
         if len(read) == 3:
-            canceller = threading.Thread(target=lambda: [reply.cancel() for _ in range(3)])
-            canceller.start()
-            canceller.join()
+            for _ in range(2):
+                canceller = threading.Thread(target=reply.cancel)
+                canceller.start()
+                canceller.join()
     assert reply.response.outcome == "cancelled"
 
 
@@ -150,7 +151,7 @@ async def test_a_stream_left_open_is_warned_of_and_closed(worker: Running) -> No
     reply = penstock.astream(MODEL, "Write a very long essay about rivers.", base_url=f"{worker.url}/v1")
     async for _ in reply:
         break
-    with pytest.warns(ResourceWarning, match="was left open"):
+    with pytest.warns(ResourceWarning, match="was left open"):  # noqa: PT031
         del reply
         gc.collect()
     await asyncio.sleep(0)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 import penstock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STREAM = (
     b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -45,13 +49,13 @@ def test_replay_of_a_document() -> None:
 @pytest.mark.parametrize("view", ["events", "text", "response"])
 def test_c4_every_view_raises_what_iterating_raises(view: str) -> None:
     cut = replayed(STREAM[: STREAM.index(b'"finish_reason":"stop"')])
+    read: dict[str, Callable[[], object]] = {
+        "events": lambda: list(cut),
+        "text": lambda: list(cut.text),
+        "response": lambda: cut.response,
+    }
     with pytest.raises(penstock.Truncated) as caught:
-        if view == "events":
-            list(cut)
-        elif view == "text":
-            list(cut.text)
-        else:
-            cut.response  # noqa: B018
+        read[view]()
     assert caught.value.partial is not None
     assert caught.value.partial.text == "Hello"
     assert caught.value.partial.outcome == "truncated"
@@ -126,6 +130,7 @@ def test_c13_no_thread_is_left_at_exit() -> None:
 
 
 def test_every_public_name_exists() -> None:
+    assert penstock.__all__ == sorted(penstock._NAMES)
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None
     with pytest.raises(AttributeError):

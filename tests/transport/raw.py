@@ -1,4 +1,4 @@
-"""For the transport's tests: an upstream on real sockets, addresses that do not answer, and counting of what is open."""
+"""For the tests of the transport: an upstream on real sockets, silent addresses, and a count of what is open."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Peer:
         headers = dict(line.split(": ", 1) for line in lines)
         body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         seen = Seen(method, target, headers, body)
-        self.upstream.seen.append(seen)
+        self.upstream.saw(seen)
         return seen
 
     async def send(self, data: bytes) -> None:
@@ -88,9 +88,20 @@ class Upstream:
     def post(self, body: bytes = b"{}", path: str = "/") -> HttpRequest:
         return HttpRequest("POST", self.url(path), (("content-type", "application/json"),), body)
 
+    def saw(self, seen: Seen) -> None:
+        self.seen.append(seen)
+        self._changed.set()
+
     def count(self, step: int) -> None:
         self.live += step
         self._changed.set()
+
+    async def until_asked(self, number: int = 1) -> None:
+        """Wait until so many requests have come."""
+        async with asyncio.timeout(5):
+            while len(self.seen) < number:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def until_live(self, number: int) -> None:
         """Wait until so many connections are open: the end of a client's socket, seen from here."""
@@ -220,6 +231,13 @@ def silent_address() -> Iterator[str]:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+async def until_open_sockets(number: int) -> None:
+    """Wait until the loop, on the server's side too, has closed what it was told to close."""
+    async with asyncio.timeout(5):
+        while open_sockets() != number:
+            await asyncio.sleep(0.001)
 
 
 def open_sockets() -> int:

@@ -35,7 +35,7 @@ class ScriptedEngine:
 
     model = "m"
 
-    def __init__(self, *, fails: bool = False, until: Callable[[], None] | None = None) -> None:
+    def __init__(self, *, fails: bool = False, until: Callable[[], object] | None = None) -> None:
         self._fails = fails
         self._until = until
 
@@ -75,7 +75,7 @@ class Client:
             self.changed.set()
 
         scope = {"type": "http", "method": "POST", "path": "/v1/execute", "headers": []}
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
+        await self._app(scope, receive, send)
         return self.events()
 
     def events(self) -> list[Any]:

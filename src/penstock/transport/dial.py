@@ -199,13 +199,14 @@ class _Role(NamedTuple):
 
 
 _UPSTREAM = _Role("", "the upstream's url", "Start the upstream, or correct its url.")
-_PROXY = _Role("The proxy ", "HTTP_PROXY and HTTPS_PROXY", "Start the proxy, or correct HTTP_PROXY and HTTPS_PROXY.")
+_PROXY = _Role("the proxy ", "HTTP_PROXY and HTTPS_PROXY", "Start the proxy, or correct HTTP_PROXY and HTTPS_PROXY.")
 
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
 
 
 def _explain(origin: Origin, error: OSError, role: _Role) -> ConnectError:
     who = f"{role.name}{origin.netloc}"
+    subject = f"{role.name.capitalize()}{origin.netloc}"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
         return ConnectError(
@@ -214,13 +215,15 @@ def _explain(origin: Origin, error: OSError, role: _Role) -> ConnectError:
         )
     if isinstance(error, ssl.SSLError):
         why = (error.reason or "handshake failed").replace("_", " ").lower()
-        return ConnectError(f"{who} does not speak TLS as we do: {why}.", fix="If it speaks plain HTTP, use http://.")
+        return ConnectError(
+            f"{subject} does not speak TLS as we do: {why}.", fix="If it speaks plain HTTP, use http://."
+        )
     if isinstance(error, ConnectionRefusedError):
         return ConnectError(f"Nothing listens on {who}.", fix=role.fix)
     if isinstance(error, TimeoutError):
-        return ConnectError(f"{who} does not answer.", fix=f"Check {role.url} and the network.")
+        return ConnectError(f"{subject} does not answer.", fix=f"Check {role.url} and the network.")
     if isinstance(error, ConnectionError):
-        return ConnectError(f"{who} closed the connection while it was being made.", fix=f"Check {role.url}.")
+        return ConnectError(f"{subject} closed the connection while it was being made.", fix=f"Check {role.url}.")
     if error.errno in _UNREACHABLE:
         return ConnectError(f"There is no way to {who}.", fix=f"Check {role.url} and the network.")
     why = error.strerror or type(error).__name__
