@@ -74,3 +74,41 @@ def each(dialect: str) -> pytest.MarkDecorator:
     params = [pytest.param(recording, id=recording.name) for recording in found]
     absent = pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded streams at {CORPUS}"), id="no corpus")
     return pytest.mark.parametrize("recording", params or [absent])
+
+
+# --- SSE framing cases ------------------------------------------------------------------------------------------------
+
+
+class SSECase(Struct, frozen=True):
+    """Bytes, the cuts that the case is about, and what a browser would dispatch."""
+
+    name: str
+    data: bytes
+    chunk_boundaries: tuple[int, ...]
+    expected_events: list[dict[str, Any]]
+    final_retry: int | None
+
+
+def _sse_cases() -> list[SSECase]:
+    found = []
+    for path in sorted((CORPUS / "sse-edge").glob("*.json")):
+        meta = json.loads(path.read_bytes())
+        found.append(
+            SSECase(
+                name=path.stem,
+                data=path.with_suffix(".sse").read_bytes(),
+                chunk_boundaries=tuple(meta.get("chunk_boundaries") or ()),
+                expected_events=meta["expected_events"],
+                final_retry=meta.get("final_retry"),
+            )
+        )
+    return found
+
+
+SSE_CASES = _sse_cases()
+
+each_sse_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name) for case in SSE_CASES]
+    or [pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded streams at {CORPUS}"), id="no corpus")],
+)

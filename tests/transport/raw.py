@@ -236,7 +236,7 @@ def silent_address() -> Iterator[str]:
 async def until_open_sockets(number: int) -> None:
     """Wait until the loop, on the server's side too, has closed what it was told to close."""
     async with asyncio.timeout(5):
-        while open_sockets() != number:
+        while open_sockets() != number:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

@@ -80,10 +80,13 @@ async def test_https_goes_through_a_tunnel(trusting):
 
 
 async def test_a_proxy_that_speaks_tls(trusting):
-    async with serving(tunnelling, tls=LOCAL) as proxy, serving(answering) as upstream:
-        async with client(environ=through(proxy), ssl_context=trusting) as transport:
-            assert await fetch(transport, upstream.post()) == b"ok"
-            assert proxy.accepted == 1
+    async with (
+        serving(tunnelling, tls=LOCAL) as proxy,
+        serving(answering) as upstream,
+        client(environ=through(proxy), ssl_context=trusting) as transport,
+    ):
+        assert await fetch(transport, upstream.post()) == b"ok"
+        assert proxy.accepted == 1
 
 
 async def test_the_proxy_gets_its_password_and_the_upstream_does_not():
@@ -106,13 +109,15 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(status, fix):
         await peer.send(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nno")
         await peer.gone()
 
-    async with serving(handle) as proxy:
-        async with client(environ={"HTTP_PROXY": f"http://user:sesame@127.0.0.1:{proxy.port}"}) as transport:
-            with pytest.raises(ConnectError, match=fix) as caught:
-                await transport.open(HttpRequest("GET", "http://upstream.example/"))
-            assert f"The proxy 127.0.0.1:{proxy.port} refused to connect to upstream.example:80" in str(caught.value)
-            assert "sesame" not in repr(caught.value) + str(caught.value)
-            await proxy.until_live(0)
+    async with (
+        serving(handle) as proxy,
+        client(environ={"HTTP_PROXY": f"http://user:sesame@127.0.0.1:{proxy.port}"}) as transport,
+    ):
+        with pytest.raises(ConnectError, match=fix) as caught:
+            await transport.open(HttpRequest("GET", "http://upstream.example/"))
+        assert f"The proxy 127.0.0.1:{proxy.port} refused to connect to upstream.example:80" in str(caught.value)
+        assert "sesame" not in repr(caught.value) + str(caught.value)
+        await proxy.until_live(0)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +198,10 @@ async def test_c7_a_handshake_in_a_tunnel_can_be_given_up(trusting):
 
 
 async def test_no_proxy_goes_direct():
-    async with serving(tunnelling) as proxy, serving(answering) as upstream:
-        async with client(environ=through(proxy, NO_PROXY="127.0.0.0/8")) as transport:
-            assert await fetch(transport, upstream.post()) == b"ok"
-            assert (proxy.accepted, upstream.accepted) == (0, 1)
+    async with (
+        serving(tunnelling) as proxy,
+        serving(answering) as upstream,
+        client(environ=through(proxy, NO_PROXY="127.0.0.0/8")) as transport,
+    ):
+        assert await fetch(transport, upstream.post()) == b"ok"
+        assert (proxy.accepted, upstream.accepted) == (0, 1)

@@ -119,6 +119,20 @@ async def test_a_body_until_eof(trusting):
         await upstream.until_live(0)
 
 
+async def test_c4_a_body_until_eof_without_the_end_of_tls(trusting):
+    async def handle(peer):
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhel")
+        await asyncio.sleep(0.005)
+        peer.writer.transport.abort()  # a FIN that anybody on the way could have sent
+
+    async with serving(handle, tls=LOCAL) as upstream, client(ssl_context=trusting) as transport:
+        response = await transport.open(upstream.get())
+        assert await response.read() == b"hel"
+        with pytest.raises(ConnectionLost):
+            await response.read()
+
+
 async def test_c4_a_cut_body(trusting):
     async def handle(peer):
         await peer.request()

@@ -144,20 +144,20 @@ class Reply:
             if decoder.done and not self._ended:
                 self._ended = True
                 decoder.close(batch.events)
-            for event in batch.events:
-                if (type(event) is Delta and event.text) or is_content(event):
-                    batch.has_content = True
-                    break
             if self._ended:
                 batch.is_last = True
-            elif self._clocks is not None:
-                self._clocks.has_read(batch.at, batch.has_content, decoder.proved)
         except PenstockError as error:
             error.target = error.target or self._target
             if isinstance(error, Truncated) and broken is not None:
                 error.__cause__ = broken
             self._error = error
             self._ended = False  # this batch first, then the error
+        for event in batch.events:
+            if (type(event) is Delta and event.text) or is_content(event):
+                batch.has_content = True
+                break
+        if self._clocks is not None and not self._ended:
+            self._clocks.has_read(batch.at, batch.has_content, self._decoder is not None and self._decoder.proved)
         return batch
 
     @staticmethod

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from functools import lru_cache
+import ssl
 from typing import TYPE_CHECKING, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -59,14 +59,15 @@ class _HeadTooLarge(Exception):
     """The head, or the trailers, are over the limit."""
 
 
-@lru_cache(maxsize=512)
-def _known_name(raw: bytes) -> str:
-    return raw.decode("latin-1").lower()
+# Names as upstreams write them → lower case. Bounded, because upstreams write what they like.
+_names: dict[bytes, str] = {}
 
 
 def _header_name(raw: bytes) -> str:
-    # Long names come from nobody's API; they shall not fill the cache.
-    return _known_name(raw) if len(raw) <= 64 else raw.decode("latin-1").lower()
+    name = raw.decode("latin-1").lower()
+    if len(_names) < 512 and len(raw) <= 64:
+        _names[raw] = name
+    return name
 
 
 class Http1Connection(asyncio.Protocol):
@@ -212,7 +213,7 @@ class Http1Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         response = self._response
-        if response is not None and response.status and response.until_eof:
+        if response is not None and response.status and response.until_eof and self._was_ended_by_upstream():
             response.is_whole = True
             self._finish(response)
         else:
@@ -239,7 +240,7 @@ class Http1Connection(asyncio.Protocol):
         assert response is not None
         if response.status:
             return  # a trailer; nobody we call says anything in one
-        key, text, headers = _header_name(name), value.decode("latin-1"), response.headers
+        key, text, headers = _names.get(name) or _header_name(name), value.decode("latin-1"), response.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
@@ -280,7 +281,8 @@ class Http1Connection(asyncio.Protocol):
             self._parser = HttpResponseParser(self)
         self._part(response)
         if clean and self._keep_alive and not self.is_closed and not transport.get_write_buffer_size():
-            self.was_read()
+            if self.unread_bytes:
+                self.was_read()
             self._owner.put_back(self)
         else:
             self.close()
@@ -294,6 +296,18 @@ class Http1Connection(asyncio.Protocol):
             response.lost = why
             response.cause = cause if response.status else self._before_the_head(why, cause)
         self._part(response)
+
+    def _was_ended_by_upstream(self) -> bool:
+        """Under TLS only `close_notify` proves it; a bare FIN can come from anybody, and asyncio tells both alike."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     def _part(self, response: Http1Response) -> None:
         if not response.is_ended:

@@ -119,8 +119,7 @@ class Pool:
         if self._closing is not None or connection.is_closed:
             connection.close()
             return
-        waiter = self._next_waiter()
-        if waiter is not None:
+        if self._waiters and (waiter := self._next_waiter()):
             waiter.set_result(connection)
             return
         connection.idle_since = self._now()
