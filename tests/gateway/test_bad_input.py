@@ -176,11 +176,13 @@ def test_a_signal_lets_a_stream_finish_and_keeps_its_record(with_signal: signal.
 
 def test_two_gateways_on_one_store(tmp_path: Path) -> None:
     upstream = ScriptedUpstream()
-    upstream.script = lambda exchange: (
-        exchange.begin(),
-        exchange.chunk(frames.whole("openai-chat", "a")),
-        exchange.end(),
-    )
+
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(frames.whole("openai-chat", "a"))
+        exchange.end()
+
+    upstream.script = script
     options = ("--upstream", upstream.url, "--port", "0", "--log", "json")
     with running("serve", *options, cwd=tmp_path) as one, running("serve", *options, cwd=tmp_path) as two:
         for gateway in (one, two):

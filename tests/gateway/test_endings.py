@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -366,12 +366,12 @@ def test_c13_nothing_is_left_open_after_many_streams(bench: Bench) -> None:
         answering(frames.opening(chat), frames.error(chat)),
         lambda exchange: exchange.reset(),
     ]
-    folder = f"/proc/{bench.gateway.process.pid}/fd"
+    folder = Path(f"/proc/{bench.gateway.process.pid}/fd")
     counted = []
     for _ in range(3):
         for number in range(40):
             bench.upstream.script = scripts[number % len(scripts)]
             answer = bench.ask(DIALECTS[number % 2], chat)
         bench.record(answer)
-        counted.append(len(os.listdir(folder)))
+        counted.append(len(list(folder.iterdir())))
     assert counted[-1] <= counted[0] + 2

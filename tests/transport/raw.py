@@ -220,17 +220,17 @@ def unused_port() -> Iterator[int]:
 
 
 @contextmanager
-def silent_address() -> Iterator[str]:
+def silent_address(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """The URL of a port that neither accepts nor refuses, as a firewall that drops packets: its backlog is full."""
     with contextlib.ExitStack() as opened:
         listener = opened.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, port))
         listener.listen(0)
         for _ in range(4):
             filler = opened.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        yield f"http://{host}:{listener.getsockname()[1]}/"
 
 
 async def until_open_sockets(number: int) -> None:

@@ -1,12 +1,16 @@
 """The client against real sockets: what goes out, what comes in, and what goes wrong on the way."""
 
 import asyncio
+import contextlib
 import socket
+import sys
 
 import pytest
 
 from penstock.canon.errors import ConnectError, InvalidRequest, ProtocolError, TimedOut
 from penstock.canon.wire import HttpRequest
+from penstock.transport.base import HttpResponse, Transport
+from penstock.transport.http1 import Http1Transport
 from tests.transport.raw import (
     OK,
     STREAM,
@@ -234,19 +238,45 @@ async def test_nothing_listens():
     assert transport.open_connections == 0
 
 
-async def test_a_name_nobody_knows(monkeypatch):
-    async def no_such_name(*args, **options):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+def resolving(monkeypatch, answer):
+    async def getaddrinfo(host, port, **options):
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answer]
 
-    class Loop:
-        getaddrinfo = staticmethod(no_such_name)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
-    monkeypatch.setattr("penstock.transport.dial.asyncio.get_running_loop", lambda: Loop)
-    from penstock.transport.dial import _UPSTREAM, _resolve
-    from penstock.transport.origin import Origin
 
-    with pytest.raises(ConnectError, match=r"^The name nowhere\.invalid cannot be resolved\."):
-        await _resolve(Origin("http", "nowhere.invalid", 80), _UPSTREAM)
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
+)
+async def test_a_name_nobody_knows(monkeypatch, error):
+    resolving(monkeypatch, error)
+    async with client() as transport:
+        with pytest.raises(ConnectError, match=r"^The name nowhere\.invalid cannot be resolved\. Check") as caught:
+            await transport.open(HttpRequest("GET", "http://nowhere.invalid/"))
+        assert caught.value.__cause__ is error
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has all of 127.0.0.0/8")
+@pytest.mark.parametrize("first", ["refuses", "is silent"])
+async def test_every_address_of_a_name_is_tried(monkeypatch, first):
+    monkeypatch.setattr("penstock.transport.dial.ADDRESS_S", 0.02)
+    resolving(monkeypatch, ["127.0.0.2", "127.0.0.2", "127.0.0.1"])
+    async with serving(answering) as upstream, client() as transport:
+        with silent_address("127.0.0.2", upstream.port) if first == "is silent" else contextlib.nullcontext():
+            assert await fetch(transport, HttpRequest("GET", f"http://two.example:{upstream.port}/")) == b"ok"
+            assert upstream.seen[0].headers["host"] == f"two.example:{upstream.port}"
+
+
+async def test_it_is_a_transport():
+    transport: Transport = Http1Transport()
+    async with serving(answering) as upstream:
+        response: HttpResponse = await transport.open(upstream.get(), connect_s=1)
+        assert (response.status, response.headers) == (200, {"content-length": "2"})
+        assert await response.read() == b"ok"
+        response.release()
+        await transport.aclose()
 
 
 async def test_c8_no_connection_within_the_clock():

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -59,15 +60,12 @@ class _HeadTooLarge(Exception):
     """The head, or the trailers, are over the limit."""
 
 
-# Names as upstreams write them → lower case. Bounded, because upstreams write what they like.
-_names: dict[bytes, str] = {}
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
-def _header_name(raw: bytes) -> str:
-    name = raw.decode("latin-1").lower()
-    if len(_names) < 512 and len(raw) <= 64:
-        _names[raw] = name
-    return name
+# Upstreams send the same few names again and again. Long ones come from nobody's API and shall not fill it.
+_lower_known = lru_cache(maxsize=512)(_lower)
 
 
 class Http1Connection(asyncio.Protocol):
@@ -240,7 +238,8 @@ class Http1Connection(asyncio.Protocol):
         assert response is not None
         if response.status:
             return  # a trailer; nobody we call says anything in one
-        key, text, headers = _names.get(name) or _header_name(name), value.decode("latin-1"), response.headers
+        key = _lower_known(name) if len(name) <= 64 else _lower(name)
+        text, headers = value.decode("latin-1"), response.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:

@@ -169,12 +169,15 @@ def _default_user_agent() -> str:
 
 def encode_request(request: HttpRequest, location: Location, user_agent: str) -> bytes:
     """Head and body, to be written at once. Raises `InvalidRequest` for what would break out of its line."""
-    named = dict(request.headers)
+    lines = [f"{request.method} {location.target} HTTP/1.1"]
+    named: set[str] = set()
+    for name, value in request.headers:
+        if name not in _OURS:
+            named.add(name)
+            lines.append(f"{name}: {value}")
     # Each is a token of HTTP if all of them in a row are one.
     if not request.method or "" in named or not _TOKEN.fullmatch("".join((request.method, *named))):
         raise InvalidRequest("A request's method, or the name of a header, holds a character that HTTP forbids there.")
-    lines = [f"{request.method} {location.target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in request.headers if name not in _OURS]
     if "host" not in named:
         lines.append(f"host: {location.host_header}")
     if "accept-encoding" not in named:
