@@ -91,7 +91,9 @@ class ChatEncoder:
                 }
                 out += (self._open, b'"tool_calls":[', _json(call), b"]", self._close)
             case BlockEnd(part=Reasoning() as part):
-                if details := reasoning_details(part):
+                # Their words have been streamed: what is left to say is what proves them.
+                details = [_wordless(detail) for detail in reasoning_details(part) if _proves(detail)]
+                if details:
                     out += (self._open, b'"reasoning_details":', _json(details), self._close)
             case UsageUpdate():
                 self._usage = event.usage
@@ -111,6 +113,14 @@ class ChatEncoder:
 
     def error(self, error: PenstockError) -> bytes:
         return write_event(write_error(error, self._request_id))
+
+
+def _proves(detail: Any) -> bool:
+    return isinstance(detail, dict) and bool(detail.get("signature") or detail.get("data"))
+
+
+def _wordless(detail: dict[str, Any]) -> dict[str, Any]:
+    return {key: "" if key in ("text", "summary") else value for key, value in detail.items()}
 
 
 def reasoning_details(part: Reasoning) -> list[Any]:
