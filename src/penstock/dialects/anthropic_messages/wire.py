@@ -159,12 +159,15 @@ def write_usage(usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {}
     written: dict[str, Any] = {}
+    cached, cache_write = usage.input_cached, usage.input_cache_write
     if usage.input is not None:
-        cache = (usage.input_cached or 0) + (usage.input_cache_write or 0)
-        written["input_tokens"] = max(usage.input - cache, 0)
+        # Some servers count more cached tokens than there are in the prompt (Azure's grok): the prompt's total stands.
+        cache_write = None if cache_write is None else min(cache_write, usage.input)
+        cached = None if cached is None else min(cached, usage.input - (cache_write or 0))
+        written["input_tokens"] = usage.input - (cached or 0) - (cache_write or 0)
     counts = {
-        "cache_creation_input_tokens": usage.input_cache_write,
-        "cache_read_input_tokens": usage.input_cached,
+        "cache_creation_input_tokens": cache_write,
+        "cache_read_input_tokens": cached,
         "output_tokens": usage.output,
     }
     written.update({key: count for key, count in counts.items() if count is not None})
