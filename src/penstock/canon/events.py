@@ -83,7 +83,7 @@ class BlockStart(Struct, frozen=True, tag="block_start"):
     server: bool = False
 
 
-class Delta(Struct, frozen=True, tag="delta"):
+class Delta(Struct, frozen=True, gc=False, tag="delta"):
     """The only hot event: a piece of text, of reasoning, of a refusal, or of a tool call's argument JSON."""
 
     i: int

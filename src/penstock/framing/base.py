@@ -14,7 +14,7 @@ from msgspec import Struct
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
-class Frame(Struct, frozen=True):
+class Frame(Struct, frozen=True, gc=False):
     """One frame. `raw` is every byte of it, its delimiter included, so that joined raws are the stream itself.
 
     `data` is the payload, None where the frame has none (a comment, a lone `event:` line). `event` is the name of an

@@ -11,6 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.serving.asgi import Header, Send
     from penstock.serving.connection import Connection
     from penstock.streams.handler import Call
@@ -48,6 +50,7 @@ class Downstream:
         ]
         self._heartbeat = heartbeat
         self._connection = connection
+        self._write_chunk: Callable[[bytes], bool] | None = None  # once the head has left
         self._heartbeat_s = heartbeat_s
         self._written_at = call.began
         self._busy = False
@@ -63,9 +66,7 @@ class Downstream:
 
     def write_now(self, data: bytes, at: float) -> bool:
         """`write`, where it need not wait, `at` being this moment. False when it must."""
-        if not self.started or self._beating is not None or self._connection is None:
-            return False
-        if not self._connection.write_chunk(data):
+        if self._write_chunk is None or self._beating is not None or not self._write_chunk(data):
             return False
         self._sent.bytes_out += len(data)
         self._written_at = at
@@ -106,6 +107,8 @@ class Downstream:
         if self._connection is not None:
             self._connection.hold_head()
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        if self._connection is not None:
+            self._write_chunk = self._connection.write_chunk
 
     def _arm(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._due)

@@ -64,7 +64,8 @@ class Verbatim:
 
     def end(self) -> bytes:
         if self._terminated:
-            return b""
+            # A last CRLF that a read cut in two: nobody reads on for its LF, and some clients look for all of it.
+            return b"\n" if self._last and self._last[-1].raw.endswith(b"\r\n\r") else b""
         return self._closed_line() + self._dialect.terminator
 
     def failed(self, error: PenstockError, encoder: Encoder) -> bytes:

@@ -1,6 +1,7 @@
 """OpenAI chat on the wire, as typed structs and tables (PROTOCOLS 2; quirks as counted in recorded provider streams).
 
 Fields that are seen malformed in the wild are `Any`: a decoder must never fail on a `content` list or an `index: null`.
+JSON holds no cycles, so the collector need not know of what is read from it (`gc=False`).
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from penstock.canon.events import FinishReason
 from penstock.canon.usage import Usage, whole
 
 
-class FunctionDelta(msgspec.Struct):
+class FunctionDelta(msgspec.Struct, gc=False):
     name: Any = None
     arguments: Any = None
 
 
-class ToolCallDelta(msgspec.Struct):
+class ToolCallDelta(msgspec.Struct, gc=False):
     index: Any = None
     id: Any = None
     function: FunctionDelta | None = None
 
 
-class MessageDelta(msgspec.Struct):
+class MessageDelta(msgspec.Struct, gc=False):
     """A `delta`, or the `message` of a document: the same members, all at once."""
 
     content: Any = None
@@ -36,7 +37,7 @@ class MessageDelta(msgspec.Struct):
     annotations: Any = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     index: Any = 0
     delta: MessageDelta | None = None
     message: MessageDelta | None = None
@@ -47,7 +48,7 @@ class Choice(msgspec.Struct):
     error: Any = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     id: Any = None
     model: Any = None
     object: Any = None

@@ -1,0 +1,97 @@
+"""What the pages say that code can check: the configuration's defaults, routes, names, links, the README's programs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import yaml
+
+import penstock
+from penstock.config.load import check, parse_duration, parse_size
+from penstock.config.model import Config, Duration, Size
+from tests.processes import Running, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def leaves(struct: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for field in msgspec.structs.fields(struct):
+        value = getattr(struct, field.name)
+        if isinstance(value, msgspec.Struct):
+            yield from leaves(value, f"{path}{field.name}.")
+        elif not isinstance(value, dict):
+            yield f"{path}{field.name}", value
+
+
+def test_the_configuration_page_shows_every_key_with_its_default() -> None:
+    given = yaml.safe_load(blocks("docs/reference/configuration.md", "yaml")[0])
+    check(given)
+    for path, default in leaves(Config()):
+        value: Any = given
+        for step in path.split("."):
+            assert step in value, f"{path} is not on the page"
+            value = value[step]
+        if isinstance(default, Duration) and isinstance(value, str):
+            value = parse_duration(value)
+        if isinstance(default, Size) and isinstance(value, str):
+            value = parse_size(value)
+        assert value == default, path
+
+
+def test_the_library_page_names_only_what_exists() -> None:
+    page = (ROOT / "docs/reference/library.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"penstock\.([a-zA-Z]+)\b(?!\.)", page)) - {"canon"}:
+        assert hasattr(penstock, name), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.process
+def test_the_readmes_programs_run(worker: Running, tmp_path: Path) -> None:
+    """As written, but for the worker's address and where the recording lies."""
+    streaming, replaying = blocks("README.md", "python")
+    said: list[str] = []
+    program = streaming.replace("http://127.0.0.1:8067", worker.url)
+    exec(compile(program, "README.md", "exec"), {"print": lambda *text, **_: said.append(str(text[0]))})
+    assert len("".join(said)) > 20
+    frame = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+    recorded = tmp_path / "recorded.sse"
+    recorded.write_bytes(frame + b"data: [DONE]\n\n")
+    program = replaying.replace(
+        'open("recorded.sse", "rb").read()', f"__import__('pathlib').Path({str(recorded)!r}).read_bytes()"
+    )
+    assert program != replaying
+    exec(
+        compile("import penstock\n" + program, "README.md", "exec"),
+        {"print": lambda *text: said.append(" ".join(text))},
+    )
+    assert said[-1] == "Hi complete"
+
+
+@pytest.mark.process
+def test_every_option_in_the_pages_exists(tmp_path: Path) -> None:
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/worker.md"))
+    for command in ("serve", "worker", "ask", "demo"):
+        shown = run(command, "--help", cwd=tmp_path).stdout
+        for line in re.findall(rf"penstock {command}\b[^\n`#]*", text):
+            for option in re.findall(r"--[a-z-]+", line):
+                assert option in shown, f"{option} in: {line}"
