@@ -1,4 +1,4 @@
-"""Anthropic Messages in, events out (PROTOCOLS 4.3, 4.4, 10)."""
+"""Anthropic Messages in, events out."""
 
 from __future__ import annotations
 

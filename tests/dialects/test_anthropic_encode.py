@@ -1,4 +1,4 @@
-"""Events in, Anthropic Messages out, and back again (PROTOCOLS 4.4, 9.8)."""
+"""Events in, Anthropic Messages out, and back again."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_server_call_is_not_the_clients():
 
 
 def test_interleaved_calls_are_written_one_after_the_other():
-    """PROTOCOLS 9.8: the first streams live, the others wait for its end."""
+    """The first streams live, the others wait for its end."""
     writer = encoder()
     live = writer.encode(
         [

@@ -1,4 +1,4 @@
-"""Errors of the Anthropic wire, read and written (PROTOCOLS 4.5)."""
+"""Errors of the Anthropic wire, read and written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anthropic Messages requests: a client's, ours, and those to an upstream (PROTOCOLS 4.1, 4.2, 9.1–9.7)."""
+"""Anthropic Messages requests: a client's, ours, and those to an upstream."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-#: 16 MiB: providers send frames of more than 1 MiB (base64 images, whole reasoning traces; PROTOCOLS 10, row 11).
+#: 16 MiB: providers send frames of more than 1 MiB (base64 images, whole reasoning traces).
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 

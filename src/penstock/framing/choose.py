@@ -1,7 +1,6 @@
 """Which framing a reply has: told by its content type *and* its first bytes, because either alone lies.
 
-Servers send JSON with an event stream's type, streams as text/plain, and login pages with 200 (PROTOCOLS 10, rows
-17–19).
+Servers send JSON with an event stream's type, streams as text/plain, and login pages with 200.
 """
 
 from __future__ import annotations

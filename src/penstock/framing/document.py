@@ -27,6 +27,6 @@ class DocumentFraming:
     def close(self) -> list[Frame]:
         body = b"".join(self._held)
         self._held.clear()
-        # DeepSeek sends blank lines before a document to keep the connection alive (PROTOCOLS 10, row 46).
+        # DeepSeek sends blank lines before a document to keep the connection alive.
         payload = body.strip()
         return [Frame(body, payload)] if payload else []

@@ -42,13 +42,14 @@ class SSEFraming:
         if not data:
             return []
         if self._held:
-            self._held.append(data)
-            if self._begun and b"\n" not in data and b"\r" not in data:
-                # The middle of a giant line: kept in pieces, so that growth is never quadratic.
+            if self._begun and not _has_empty_line(self._held[-1], data):
+                # The middle of a giant frame: looked at once and kept in pieces, so that growth is never quadratic.
+                self._held.append(data)
                 self._held_bytes += len(data)
                 if self._held_bytes > self._max:
                     raise self._refused()
                 return []
+            self._held.append(data)
             data = b"".join(self._held)
             self._held.clear()
         if not self._begun:
@@ -57,9 +58,15 @@ class SSEFraming:
                 return []
             self._begun = True
             data = data.removeprefix(_BOM)
-        if data.startswith(b"data: ") and data.endswith(b"\n\n") and self._is_one_line(data):
+        if data.startswith(b"data: ") and self._is_one_line(data):
             # One read, one event: what a provider that flushes every token sends.
             return [Frame(data, data[6:-2])]
+        if (
+            data.startswith(b"event: ")
+            and data.startswith(b"data: ", (line := data.find(b"\n")) + 1)
+            and self._is_one_line(data, line)
+        ):
+            return [Frame(data, data[line + 7 : -2], data[7:line].decode(errors="replace") or None)]
         frames: list[Frame] = []
         if self._skip_lf and data:
             self._skip_lf = False
@@ -68,11 +75,7 @@ class SSEFraming:
                 data = data[1:]
         rest = self._split(data, frames) if b"\r" in data else self._split_lf(data, frames)
         self._hold(rest)
-        if self._held_bytes > self._max:
-            self._too_large = True  # the frames before it are good: they go first
-            if not frames:
-                raise self._refused()
-        return frames
+        return frames if len(data) <= self._max else self._bounded(frames)
 
     def close(self) -> list[Frame]:
         """What was never dispatched: at most one frame, marked `unterminated`. Its id is not committed."""
@@ -91,15 +94,32 @@ class SSEFraming:
         self._held = [rest] if rest else []
         self._held_bytes = len(rest)
 
+    def _bounded(self, frames: list[Frame]) -> list[Frame]:
+        """The frames before one that is too large are good: they go first."""
+        good = next((k for k, frame in enumerate(frames) if len(frame.raw) > self._max), len(frames))
+        self._too_large = good < len(frames) or self._held_bytes > self._max
+        if self._too_large and not good:
+            raise self._refused()
+        return frames[:good]
+
     def _refused(self) -> FrameTooLarge:
+        self._too_large = True
         self._hold(b"")
         return FrameTooLarge(
             f"A frame of the stream is larger than {self._max} bytes.",
             fix="Raise the frame limit if it is meant to be.",
         )
 
-    def _is_one_line(self, data: bytes) -> bool:
-        return data.find(b"\n") == len(data) - 2 and b"\r" not in data and not self._skip_lf and not self.last_event_id
+    def _is_one_line(self, data: bytes, line: int = -1) -> bool:
+        """Whether there is one event in `data`, and nothing but one line of it after `line`."""
+        return (
+            data.find(b"\n", line + 1) == len(data) - 2
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and not self._skip_lf
+            and not self.last_event_id
+            and len(data) <= self._max
+        )
 
     def _split_lf(self, data: bytes, frames: list[Frame]) -> bytes:
         """The common case, no CR in sight: a block ends in two LFs. Returns what is not yet a frame."""
@@ -110,9 +130,19 @@ class SSEFraming:
                 begin += 1
                 continue
             stop = end + 2
-            # One `data: {…}` line is nearly every frame that providers send.
-            if data.startswith(b"data: ", begin) and data.find(b"\n", begin, end) < 0 and not self.last_event_id:
+            # One `data: {…}` line, alone or after its `event: x`, is nearly every frame that providers send.
+            line = data.find(b"\n", begin, end)
+            if self.last_event_id:
+                frames.append(self._frame(data[begin:stop], data[begin:end]))
+            elif line < 0 and data.startswith(b"data: ", begin):
                 frames.append(Frame(data[begin:stop], data[begin + 6 : end]))
+            elif (
+                data.startswith(b"\ndata: ", line)
+                and data.startswith(b"event: ", begin)
+                and data.find(b"\n", line + 1, end) < 0
+            ):
+                event = data[begin + 7 : line].decode(errors="replace") or None
+                frames.append(Frame(data[begin:stop], data[line + 7 : end], event))
             else:
                 frames.append(self._frame(data[begin:stop], data[begin:end]))
             begin = stop
@@ -160,13 +190,20 @@ class SSEFraming:
                 if b"\0" not in value:
                     self.last_event_id = value.decode(errors="replace")
             elif name == b"retry":
-                if value.isdigit():
+                if value.isdigit() and len(value) < 16:  # longer ones are no time, and int() refuses the longest
                     self.retry_ms = int(value)
             elif name == b"error" and not data:
-                # Old llama.cpp put its errors in a field of their own (PROTOCOLS 1.2).
+                # Old llama.cpp put its errors in a field of their own.
                 event = "error"
                 data.append(value)
         return Frame(raw, b"\n".join(data) if data else None, event, self.last_event_id or None)
+
+
+def _has_empty_line(before: bytes, data: bytes) -> bool:
+    """Whether a block ends in `data`: one end of a line follows another, the last byte before it counted in."""
+    if b"\n\n" in data or b"\n\r" in data or b"\r\r" in data:
+        return True
+    return before[-1:] + data[:1] in (b"\n\n", b"\n\r", b"\r\r")
 
 
 def write_event(data: bytes, event: str | None = None) -> bytes:

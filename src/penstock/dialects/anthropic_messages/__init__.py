@@ -1,4 +1,4 @@
-"""Anthropic Messages (`POST {base}/messages`), both directions. PROTOCOLS 4."""
+"""Anthropic Messages (`POST {base}/messages`), both directions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
 
-#: The version that knows sampling parameters; 2026-10-21 refuses them (PROTOCOLS 4.1).
+#: The version that knows sampling parameters; 2026-10-21 refuses them.
 VERSION = "2023-06-01"
 
 

@@ -1,4 +1,4 @@
-"""Our request → an Anthropic Messages body (PROTOCOLS 4.2, 9.1–9.7). Unset fields are not sent.
+"""Our request → an Anthropic Messages body. Unset fields are not sent.
 
 What this wire cannot express and what would change the meaning raises `Unsupported`; sampling knobs that it does not
 have (seed, penalties) are left out.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 4096
 MIN_BUDGET = 1024
 
-#: effort → thinking budget in tokens (PROTOCOLS 9.6; no standard says it)
+#: effort → thinking budget in tokens (no standard says it)
 BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 
 

@@ -1,4 +1,4 @@
-"""Anthropic Messages → events: the frames of a stream, or one message document. PROTOCOLS 4.3, 4.4.
+"""Anthropic Messages → events: the frames of a stream, or one message document.
 
 Sans-IO. `message_stop` alone proves a stream complete; a document is proved by its `stop_reason`. Upstream indexes are
 mapped to our own, so they need not be dense or in order. Unknown events are skipped, unknown blocks and deltas kept.
@@ -195,7 +195,7 @@ class _Message:
             self._end_block(index, events)
         reason, raw = finish_reason(self._stop_reason)
         if reason == "stop" and self._has_calls:
-            reason = "tool_calls"  # PROTOCOLS 9.4
+            reason = "tool_calls"  #
         usage: Usage | None = None
         if self._usage is not None:
             usage = read_usage(self._usage)

@@ -1,4 +1,4 @@
-"""Events → Anthropic Messages: the events of a stream, or one message document. PROTOCOLS 4.4, 9.8.
+"""Events → Anthropic Messages: the events of a stream, or one message document.
 
 Pure. Blocks on this wire are strictly sequential with dense indexes, so the first open block streams live and the
 others wait for its end. `message_stop` is written after `Finish` and never after an error. What this wire has no word

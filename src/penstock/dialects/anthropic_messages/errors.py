@@ -1,4 +1,4 @@
-"""Errors of the Anthropic wire: read from an upstream's answer or stream, written for a client (PROTOCOLS 4.5).
+"""Errors of the Anthropic wire: read from an upstream's answer or stream, written for a client.
 
 The class comes from `error.type`, `details.error_code` and the status; the message is carried, never looked into.
 """
@@ -51,7 +51,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, target: str
     retry_after = retry_after_s(headers)
     cls = status_error_class(status, type_, code)
     if code == "enforced_spend_limit_reached" and retry_after is None:
-        cls = KeyRejected  # a 429 that no waiting cures (PROTOCOLS 4.5)
+        cls = KeyRejected  # a 429 that no waiting cures
     return cls(
         message or _sentence(status, headers.get("content-type", ""), body),
         status=status,

@@ -1,4 +1,4 @@
-"""Anthropic Messages requests from a client: read at the top level, forwarded, parsed whole (PROTOCOLS 4.2, 9.1–9.7).
+"""Anthropic Messages requests from a client: read at the top level, forwarded, parsed whole.
 
 A caller's mistake raises `InvalidRequest` with the field's path; what no other dialect can say raises `Unsupported`.
 Nothing that changes meaning is dropped in silence.

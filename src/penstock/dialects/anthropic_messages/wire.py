@@ -1,4 +1,4 @@
-"""Anthropic Messages on the wire, as typed structs and tables (PROTOCOLS 4, 9.4, 9.5).
+"""Anthropic Messages on the wire, as typed structs and tables.
 
 Fields that are seen malformed in the wild are `Any`: a decoder must never fail on a `text: null` or a usage of strings.
 """

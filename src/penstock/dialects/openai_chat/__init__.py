@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions (`POST {base}/chat/completions`), both directions. PROTOCOLS 2."""
+"""OpenAI Chat Completions (`POST {base}/chat/completions`), both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our request → an OpenAI chat body (PROTOCOLS 2.1, 9.1–9.7). Unset fields are not sent."""
+"""Our request → an OpenAI chat body. Unset fields are not sent."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _tool_choice(choice: ToolChoice) -> Any:
 
 
 def _effort(budget: int | None) -> str | None:
-    """A token budget → the nearest word (PROTOCOLS 9.6; no standard says it)."""
+    """A token budget → the nearest word (no standard says it)."""
     if budget is None:
         return None
     for limit, word in ((0, "none"), (1024, "minimal"), (4096, "low"), (8192, "medium")):

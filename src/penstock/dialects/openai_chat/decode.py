@@ -1,7 +1,7 @@
 """OpenAI chat → events: the chunks of a stream, or the one document of a reply that does not stream.
 
-What proves the end is `finish_reason`, on every choice that was seen; `[DONE]` and EOF are transport hints (PROTOCOLS
-0, rule 2). `Finish` is held back until one of them, because usage may come after the reason. Choices other than the
+What proves the end is `finish_reason`, on every choice that was seen; `[DONE]` and EOF are hints of the transport, and
+prove nothing. `Finish` is held back until one of them, because usage may come after the reason. Choices other than the
 first are watched for their end only. Pure; never raises on a field of an unexpected type.
 """
 
@@ -173,7 +173,7 @@ class ChatDecoder:
         events.append(Start(self._about.get("model"), provider, self._about.get("response_id")))
 
     def _learn(self, chunk: Chunk) -> None:
-        """The first non-empty name counts: Azure's first chunk has none, and some change it (PROTOCOLS 10, row 31)."""
+        """The first non-empty name counts: Azure's first chunk has none, and some change it."""
         if chunk.model and isinstance(chunk.model, str):
             self._about.setdefault("model", chunk.model)
         if chunk.id and isinstance(chunk.id, str):
@@ -311,7 +311,7 @@ class ChatDecoder:
 
 
 def read_timings(timings: dict[str, Any]) -> Timings:
-    """llama.cpp's own clock (PROTOCOLS 7.1)."""
+    """llama.cpp's own clock."""
     return Timings(
         prompt_tokens=whole(timings.get("prompt_n")),
         cached_tokens=whole(timings.get("cache_n")),

@@ -1,4 +1,4 @@
-"""OpenAI chat requests: read at the top level, parsed whole, forwarded, and built (PROTOCOLS 2.1, 9.1–9.7).
+"""OpenAI chat requests: read at the top level, parsed whole, forwarded, and built.
 
 A caller's mistake raises a `RequestError` with the field's path; nothing that changes meaning is dropped in silence.
 """

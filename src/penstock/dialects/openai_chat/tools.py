@@ -1,6 +1,6 @@
 """The tool calls of one chat reply, put together from fragments.
 
-The key is `index`, with the exceptions that servers need (PROTOCOLS 10, rows 33–35): no index and an id is a new call,
+The key is `index`, with the exceptions that servers need: no index and an id is a new call,
 no index and no id is the last one; a new id with a name on a used index is a new call; an id or a name that comes again
 is the same call; arguments that come before a name wait for it; arguments may be an object; arguments repeated whole
 after they were complete are ignored.

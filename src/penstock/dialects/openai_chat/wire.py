@@ -1,4 +1,4 @@
-"""OpenAI chat on the wire, as typed structs and tables (PROTOCOLS 2; quirks as counted in recorded provider streams).
+"""OpenAI chat on the wire, as typed structs and tables (quirks as counted in recorded provider streams).
 
 Fields that are seen malformed in the wild are `Any`: a decoder must never fail on a `content` list or an `index: null`.
 JSON holds no cycles, so the collector need not know of what is read from it (`gc=False`).
