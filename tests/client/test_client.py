@@ -16,6 +16,8 @@ pytestmark = pytest.mark.process
 
 MODEL = "local:tiny"
 PROMPT = "Tell me a story"
+#: A reply that goes on until somebody stops it.
+ENDLESS: dict[str, Any] = {"max_tokens": 100_000, "extra": {"openai-chat": {"ignore_eos": True}}}
 
 
 @pytest.fixture(params=["openai-chat", "anthropic-messages"])
@@ -93,7 +95,7 @@ def test_messages_in_three_forms(at: dict[str, Any]) -> None:
 
 def test_c7_break_inside_with_closes_the_socket_at_once(worker: Running) -> None:
     before = len(worker.lines)
-    with penstock.stream(MODEL, "Write a very long essay about rivers.", base_url=f"{worker.url}/v1") as reply:
+    with penstock.stream(MODEL, "Go on.", base_url=f"{worker.url}/v1", **ENDLESS) as reply:
         for _ in reply.text:
             break
     worker.wait_for_line(r'"outcome":"cancelled"', after=before)
@@ -101,9 +103,7 @@ def test_c7_break_inside_with_closes_the_socket_at_once(worker: Running) -> None
 
 
 def test_c7_cancel_from_another_thread_ends_the_reader_quietly(worker: Running) -> None:
-    reply = penstock.stream(
-        MODEL, "Write a very long essay about rivers.", base_url=f"{worker.url}/v1", max_tokens=4000
-    )
+    reply = penstock.stream(MODEL, "Go on.", base_url=f"{worker.url}/v1", max_tokens=4000)
     read = []
     for text in reply.text:
         read.append(text)
@@ -148,7 +148,7 @@ def test_a_refused_connection_says_where() -> None:
 
 async def test_a_stream_left_open_is_warned_of_and_closed(worker: Running) -> None:
     before = len(worker.lines)
-    reply = penstock.astream(MODEL, "Write a very long essay about rivers.", base_url=f"{worker.url}/v1")
+    reply = penstock.astream(MODEL, "Go on.", base_url=f"{worker.url}/v1", **ENDLESS)
     async for _ in reply:
         break
     with pytest.warns(ResourceWarning, match="was left open"):  # noqa: PT031

@@ -86,6 +86,14 @@ class ScriptedResponse:
         self._clock = clock
         self._aborted = asyncio.Event()
         self.reply: Reply | None = None
+        self._arrived: bytes | None = None
+
+    def take(self) -> bytes | None:
+        data, self._arrived = self._arrived, None
+        return data
+
+    async def arrival(self) -> None:
+        self._arrived = await self.read()
 
     async def read(self) -> bytes:
         while self._steps and not self._aborted.is_set():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
 
 class HttpRequest(Struct, frozen=True):
@@ -36,11 +36,19 @@ class HttpResponse(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
-    async def read(self) -> bytes:
-        """Whatever has arrived since the last call, waiting for the first byte of it; `b""` at the body's proper end.
+    def take(self) -> bytes | None:
+        """Whatever has arrived since the last call; `b""` at the body's proper end; None: nothing yet, see `arrival`.
 
         Raises `ConnectionLost` when the connection ended before the body did, and after `abort()`.
         """
+        ...
+
+    def arrival(self) -> Awaitable[None]:
+        """To be awaited when `take` gave None: returns when there is something to take. One reader at a time."""
+        ...
+
+    async def read(self) -> bytes:
+        """`take`, waiting as long as it gives None."""
         ...
 
     def release(self) -> None:

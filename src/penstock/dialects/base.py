@@ -7,6 +7,8 @@ stream's. Whatever a caller sent that is wrong raises a `RequestError` with the 
 
 from __future__ import annotations
 
+import json
+import math
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from penstock.framing.base import Frame
 
 T = TypeVar("T")
+
+#: What decoding JSON raises: text that is none, bytes that are no UTF-8, nesting deeper than the stack.
+JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Mark(Enum):
@@ -118,7 +123,7 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             f"{message.rstrip('.')}{f' at `{field}`' if (field := path.rstrip('`').lstrip('.')) else ''}.",
             param=field or _missing_field(message),
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         said = str(error).partition(": ")[2] or str(error)
         raise InvalidRequest(f"The body is not valid JSON: {said.rstrip('.')}.") from error
 
@@ -136,9 +141,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """How long the upstream asks us to wait: `retry-after-ms`, or `retry-after` in seconds. A date is not read."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return max(float(headers[name]) / unit, 0.0)
+            asked = float(headers[name]) / unit
         except (KeyError, ValueError):
             continue
+        if math.isfinite(asked):
+            return max(asked, 0.0)
     return None
 
 
@@ -146,5 +153,18 @@ def load_json(body: bytes) -> Any:
     """The body as plain values, or None when it is not JSON."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except JSON_ERRORS:
         return None
+
+
+def repaired(data: bytes) -> bytes | None:
+    """JSON whose strings are no Unicode, with U+FFFD where they are none; None when it is wrong in another way.
+
+    Servers that cut text by bytes send half a character, those in JavaScript half a surrogate pair.
+    """
+    try:
+        text = json.dumps(json.loads(data.decode(errors="replace")), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    fixed = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    return None if fixed == data else fixed

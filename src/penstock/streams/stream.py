@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from penstock.canon.errors import MalformedFrame, PenstockError, ProtocolError, StreamedError, TimedOut, Truncated
 from penstock.canon.events import Delta, Progress, is_content
@@ -36,6 +36,16 @@ MAX_PREAMBLE_BYTES = 1024 * 1024
 Chooser = Callable[[bytes, bool], "tuple[Framing, Decoder] | None"]
 
 
+class Tap(Protocol):
+    """Who looks on: at each batch as it is handed over, and at the end. Never waits, never raises."""
+
+    def see(self, batch: Batch) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+    def ended(self) -> None: ...
+
+
 class Reply:
     """The batches of one response. Batches whose events all are true come before the error that ended the reply."""
 
@@ -59,6 +69,7 @@ class Reply:
         if clocks is not None:
             clocks.watch(self.expire)
         self._ready: deque[Batch] = deque()
+        self._tap: Tap | None = None
         self._error: PenstockError | None = None
         self._ended = False
         self._cancelled = False
@@ -67,25 +78,41 @@ class Reply:
         return self
 
     async def __anext__(self) -> Batch:
+        tap = self._tap
         if self._ready:
-            return self._ready.popleft()
-        while not self._ended:
+            batch = self._ready.popleft()
+            if tap is not None:
+                tap.see(batch)
+            return batch
+        response = self._response
+        try:
+            while not self._ended:
+                if self._error is not None:
+                    self._ended = True
+                    raise self._error
+                broken: ConnectionLost | None = None
+                if self._clocks is not None:
+                    self._clocks.resume()
+                try:
+                    while (data := response.take()) is None:
+                        await response.arrival()
+                except ConnectionLost as error:
+                    data, broken = b"", error
+                batch = self._take(data, broken)
+                if batch.frames or batch.events:
+                    if tap is not None:
+                        tap.see(batch)
+                    return batch
+            self._stop()
             if self._error is not None:
-                self._ended = True
                 raise self._error
-            broken: ConnectionLost | None = None
-            if self._clocks is not None:
-                self._clocks.resume()
-            try:
-                data = await self._response.read()
-            except ConnectionLost as error:
-                data, broken = b"", error
-            batch = self._take(data, broken)
-            if batch.frames or batch.events:
-                return batch
-        self._stop()
-        if self._error is not None:
-            raise self._error
+        except Exception as error:
+            # Not CancelledError: a caller that gave up one read may come back for it. If it does not, it has left.
+            if tap is not None:
+                tap.failed(error)
+            raise
+        if tap is not None:
+            tap.ended()
         raise StopAsyncIteration
 
     async def begin(self, narrate: Callable[[Progress], None] | None = None, *, hold: bool) -> None:
@@ -196,6 +223,9 @@ class Reply:
             self._error = TimedOut(clock, after_s, target=self._target)
             self._response.abort()
 
+    def tap(self, tap: Tap) -> None:
+        self._tap = tap
+
     def cancel(self) -> None:
         self._cancelled = True
         self._response.abort()
@@ -257,6 +287,10 @@ class EventStream:
 
     def __anext__(self) -> Awaitable[Batch]:
         return self._batches.__anext__()
+
+    def tap(self, tap: Tap) -> None:
+        """Let somebody look on, at what is still to come. A tap costs a call per batch, a stage a coroutine."""
+        self._reply.tap(tap)
 
     def through(self, stage: Stage) -> None:
         """Put a stage round what is still to come."""

@@ -7,7 +7,6 @@ seen all the same. What it counts, and how it names an ending, is in `tally`.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.tally import Tally
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from penstock.canon.target import Target
-    from penstock.streams.batch import Batch
-    from penstock.streams.handler import Batches, Call, Handler, Layer
+    from penstock.streams.handler import Call, Handler, Layer
     from penstock.streams.stream import EventStream
     from penstock.telemetry.record import CallRecord
 
@@ -81,7 +79,7 @@ class _Recording:
             self._end()
             raise
         tally.opened(stream)
-        stream.through(partial(_Watched, tally))
+        stream.tap(tally)
         return stream
 
     async def __aexit__(
@@ -116,30 +114,3 @@ def _deliver(
         publish(tally.record(context_total))
     except Exception:
         _log.exception("A record could not be published.")
-
-
-class _Watched:
-    """The stage: the same batches, seen. Not a generator, so nothing is ever suspended in it."""
-
-    __slots__ = ("_next", "_see", "_tally")
-
-    def __init__(self, tally: Tally, source: Batches) -> None:
-        self._next = source.__anext__
-        self._see = tally.see
-        self._tally = tally
-
-    def __aiter__(self) -> _Watched:
-        return self
-
-    async def __anext__(self) -> Batch:
-        try:
-            batch = await self._next()
-        except StopAsyncIteration:
-            self._tally.ended()
-            raise
-        except Exception as error:
-            # Not CancelledError: a caller that gave up one read may come back for it. If it does not, it has left.
-            self._tally.failed(error)
-            raise
-        self._see(batch)
-        return batch

@@ -62,9 +62,17 @@ class MemoryResponse:
         self.ended: Literal["released", "aborted"] | None = None
         self._steps = list(reversed(reply.chunks))
         self._player = _Player()
+        self._arrived: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryResponse {self.status}, {len(self._steps)} steps to play, {self.ended or 'open'}>"
+
+    def take(self) -> bytes | None:
+        data, self._arrived = self._arrived, None
+        return data
+
+    async def arrival(self) -> None:
+        self._arrived = await self.read()
 
     async def read(self) -> bytes:
         while self._steps and not self.ended:

@@ -59,16 +59,19 @@ class Http1Response:
         while not self.status:
             if self.lost is not None:
                 raise self.cause or ConnectError(self.lost)
-            await self._arrival()
+            await self.arrival()
 
     async def read(self) -> bytes:
-        while not self.pieces:
+        while (data := self.take()) is None:
+            await self.arrival()
+        return data
+
+    def take(self) -> bytes | None:
+        pieces = self.pieces
+        if not pieces:
             if self.lost is not None:
                 raise ConnectionLost(self.lost) from self.cause
-            if self.is_whole:
-                return b""
-            await self._arrival()
-        pieces = self.pieces
+            return b"" if self.is_whole else None
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         connection = self.connection
@@ -101,7 +104,7 @@ class Http1Response:
         self.cause = None
         self.wake()
 
-    def _arrival(self) -> asyncio.Future[None]:
+    def arrival(self) -> asyncio.Future[None]:
         if self.waiter is not None and not self.waiter.done():
             raise RuntimeError("Two tasks read one response at the same time.")
         assert self.connection is not None, "a response without a connection is whole or lost"

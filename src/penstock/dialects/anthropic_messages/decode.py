@@ -38,14 +38,14 @@ from penstock.dialects.anthropic_messages.wire import (
     finished_call,
     read_usage,
 )
-from penstock.dialects.base import Mark, load_json
+from penstock.dialects.base import JSON_ERRORS, Mark, load_json, repaired
+from penstock.framing.base import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from penstock.canon.events import BlockKind, Event
     from penstock.dialects.base import Decoder
-    from penstock.framing.base import Frame
 
 #: which delta carries the text of which block
 _SPEECH: dict[BlockKind, str] = {
@@ -217,7 +217,7 @@ class StreamDecoder(_Message):
             return None
         try:
             said = decode_frame(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             return self._odd(frame, data, error, events)
         delta = said.delta
         if delta is not None and said.type == "content_block_delta":
@@ -258,6 +258,8 @@ class StreamDecoder(_Message):
             raise streamed_error(found if found is not None else data.decode(errors="replace"))
         if isinstance(found, dict) and word(found.get("type")) not in _EVENTS:
             return None
+        if found is None and (fixed := repaired(data)) is not None and load_json(fixed) is not None:
+            return self.decode(Frame(frame.raw, fixed, frame.event), events)
         raise MalformedFrame(f"A frame of the stream is not one of Anthropic Messages: {error}.") from error
 
     def _on_message_start(self, said: StreamFrame, events: list[Event]) -> None:
@@ -339,7 +341,7 @@ class DocumentDecoder(_Message):
             return None
         try:
             message = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             if data[:1] == b"{" and not data.endswith(b"}"):
                 return None  # cut: `close` says so
             if data[:1] in (b"{", b"["):

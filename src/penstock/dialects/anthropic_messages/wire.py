@@ -11,6 +11,7 @@ import msgspec
 
 from penstock.canon.events import BlockKind, FinishReason, ToolCall
 from penstock.canon.usage import Usage, whole
+from penstock.dialects.base import JSON_ERRORS
 
 
 class DeltaBody(msgspec.Struct, gc=False):
@@ -115,7 +116,7 @@ def finished_call(id_: str, name: str, raw: str, *, server: bool = False) -> Too
         return ToolCall(id_, name, raw, {}, None, server)
     try:
         arguments = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except JSON_ERRORS as error:
         return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server)
     if not isinstance(arguments, dict):
         return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server)

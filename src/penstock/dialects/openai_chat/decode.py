@@ -30,7 +30,7 @@ from penstock.canon.events import (
     UsageUpdate,
 )
 from penstock.canon.usage import Usage, merge_reported, whole
-from penstock.dialects.base import Mark, load_json
+from penstock.dialects.base import JSON_ERRORS, Mark, load_json, repaired
 from penstock.dialects.openai_chat.errors import streamed_error
 from penstock.dialects.openai_chat.tools import ToolCalls
 from penstock.dialects.openai_chat.wire import FINISH_REASONS, Chunk, MessageDelta, decode_chunk, read_usage
@@ -73,7 +73,9 @@ class ChatDecoder:
             return self._no_object(frame, data, events)
         try:
             chunk = decode_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except JSON_ERRORS:
+            if self._document and not data.endswith(b"}"):
+                return None  # cut: `close` says so
             chunk = self._tolerate(data)
         if chunk.error or chunk.object == "error" or frame.event == "error":
             raise streamed_error(chunk.error or load_json(data))
@@ -116,7 +118,7 @@ class ChatDecoder:
         if chunk.timings or chunk.prompt_progress or chunk.x_groq or chunk.verbose:
             self._extras(chunk, events)
         if self._document:
-            self._end_document(choices is not None)
+            self._end_document(bool(choices))
         return Mark.USAGE if chunk.usage and not choices else None
 
     def close(self, events: list[Event]) -> None:
@@ -157,6 +159,8 @@ class ChatDecoder:
     def _tolerate(self, data: bytes) -> Chunk:
         """JSON whose shape is off (`choices: {}`, a delta that is a string): what can be read of it, or an error."""
         found = load_json(data)
+        if found is None and (fixed := repaired(data)) is not None:
+            found = load_json(fixed)
         if not isinstance(found, dict):
             raise MalformedFrame("A frame of the stream is not valid JSON.")
         if found.get("error"):

@@ -41,6 +41,8 @@ _TYPES_BY_STATUS = {
 def read_error(status: int, headers: Mapping[str, str], body: bytes, target: str) -> StatusError:
     """A non-2xx answer → its class, with the provider's own words where there are any."""
     found = load_json(body)
+    if isinstance(found, list) and found:
+        found = found[0]  # Gemini's OpenAI endpoint puts its error in a list
     error: Any = found.get("error", found) if isinstance(found, dict) else found
     if isinstance(error, str):
         error = {"message": error}

@@ -232,7 +232,7 @@ def _parts(content: str | list[dict[str, Any]] | None, path: str) -> list[Conten
             )
         try:
             parts.append(read(given))
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
             raise InvalidRequest(f"A `{given['type']}` part lacks its content.", param=f"{path}[{k}]") from None
     return parts
 

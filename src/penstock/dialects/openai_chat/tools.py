@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, ToolCall
+from penstock.dialects.base import JSON_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,7 @@ def finished_call(id_: str, name: str, raw: str, *, server: bool = False) -> Too
         return ToolCall(id_, name, raw, {}, None, server)
     try:
         arguments = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server)
     if not isinstance(arguments, dict):
         return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server)
