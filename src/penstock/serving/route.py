@@ -110,8 +110,9 @@ async def _stream(
             down.add_headers(_headers(call, stream))
             try:
                 last = b""
+                write = writer.write
                 async for batch in stream:
-                    data = writer.write(batch)
+                    data = write(batch)
                     if batch.is_last:
                         last = data  # leaves with the end of the body, in one write
                     elif data and not down.write_now(data, batch.at):

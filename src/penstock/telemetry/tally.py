@@ -109,7 +109,7 @@ class Tally:
         if isinstance(event, BlockStart):
             return is_content(event)
         if isinstance(event, BlockEnd):
-            if isinstance(event.part, Reasoning) and event.part.text:
+            if type(event.part) is Reasoning and event.part.text:
                 self._streamed_reasoning = True
         elif isinstance(event, UsageUpdate):
             self._usage = event.usage
@@ -231,7 +231,14 @@ class Tally:
 
     def _reported(self) -> Usage:
         """The counts that somebody reported: usage first; where it is silent, the server's timings."""
-        usage, timings = self._usage or _NOTHING_REPORTED, self._timings or Timings()
+        usage, timings = self._usage or _NOTHING_REPORTED, self._timings
+        if timings is None:
+            return Usage(
+                input=_count(usage.input),
+                output=_count(usage.output),
+                input_cached=_count(usage.input_cached),
+                output_reasoning=_count(usage.output_reasoning),
+            )
         evaluated, cached = _count(timings.prompt_tokens), _count(timings.cached_tokens)
         # Timings count the tokens that were evaluated; those from the cache come on top (llama.cpp).
         prompt = None if evaluated is None else evaluated + (cached or 0)
@@ -283,7 +290,7 @@ def _first_known(value: int | None, otherwise: int | None) -> int | None:
 
 
 def _count(value: int | None) -> int | None:
-    return value if isinstance(value, int) and 0 <= value <= _MAX_COUNT else None
+    return value if value is not None and isinstance(value, int) and 0 <= value <= _MAX_COUNT else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -156,8 +156,11 @@ def parse_request(body: bytes) -> ChatRequest:
         raise Unsupported("`n` above 1 cannot be translated to this model's dialect.", param="n", fix="Ask n times.")
     if given.audio is not None:
         raise Unsupported("Audio output cannot be translated to this model's dialect.", param="audio")
-    messages = [_message(message, f"messages[{k}]") for k, message in enumerate(given.messages)]
     extras = {key: value for key, value in msgspec.json.decode(body).items() if key not in _KNOWN}
+    for name in ("functions", "function_call"):
+        if name in extras:
+            raise Unsupported(f"`{name}` cannot be translated to this model's dialect.", param=name, fix="Use `tools`.")
+    messages = [_message(message, f"messages[{k}]") for k, message in enumerate(given.messages)]
     stop = (given.stop,) if isinstance(given.stop, str) else tuple(given.stop or ())
     max_tokens = given.max_completion_tokens if given.max_completion_tokens is not None else given.max_tokens
     return ChatRequest(
@@ -232,14 +235,25 @@ def _parts(content: str | list[dict[str, Any]] | None, path: str) -> list[Conten
             )
         try:
             parts.append(read(given))
-        except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
+        except (KeyError, TypeError, AttributeError):
             raise InvalidRequest(f"A `{given['type']}` part lacks its content.", param=f"{path}[{k}]") from None
     return parts
 
 
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _thought(value: Any) -> str:
+    """Mistral's thoughts are a list of text parts, others' a string."""
+    return "".join(_string(part["text"]) for part in value) if isinstance(value, list) else _string(value)
+
+
 def _image(given: dict[str, Any]) -> Image:
     image = given["image_url"]
-    url = image if isinstance(image, str) else image["url"]
+    url = _string(image if isinstance(image, str) else image["url"])
     detail = None if isinstance(image, str) else image.get("detail")
     if url.startswith("data:"):
         head, _, data = url.partition(",")
@@ -250,20 +264,20 @@ def _image(given: dict[str, Any]) -> Image:
 def _file(given: dict[str, Any]) -> File:
     file = given["file"]
     data, media_type = file.get("file_data"), None
-    if isinstance(data, str) and data.startswith("data:"):
+    if _string(data or file["file_id"]).startswith("data:"):
         head, _, data = data.partition(",")
         media_type = head[5:].partition(";")[0]
     return File(data=data, file_id=file.get("file_id"), media_type=media_type, name=file.get("filename"))
 
 
 _PARTS: dict[str, Callable[[dict[str, Any]], ContentPart]] = {
-    "text": lambda given: Text(given["text"]),
+    "text": lambda given: Text(_string(given["text"])),
     "image_url": _image,
-    "input_audio": lambda given: Audio(given["input_audio"]["data"], given["input_audio"]["format"]),
+    "input_audio": lambda given: Audio(_string(given["input_audio"]["data"]), _string(given["input_audio"]["format"])),
     "file": _file,
-    "refusal": lambda given: Refusal(given["refusal"]),
+    "refusal": lambda given: Refusal(_string(given["refusal"])),
     # what Mistral and vLLM take back as an assistant's thoughts
-    "thinking": lambda given: Reasoning(str(given["thinking"])),
+    "thinking": lambda given: Reasoning(_thought(given["thinking"])),
 }
 
 
