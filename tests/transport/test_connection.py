@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.canon.errors import ConnectError, ProtocolError
 from penstock.transport.base import ConnectionLost
-from penstock.transport.connection import Bounds, Http1Connection, StaleConnection
+from penstock.transport.connection import Bounds, Http1Connection
 from penstock.transport.origin import Origin
 from tests.transport.raw import body_of, chunked
 
@@ -253,13 +253,13 @@ async def test_a_head_cut_in_the_middle():
         await response.begun()
 
 
-async def test_a_kept_connection_that_closes_is_stale():
+async def test_c1_a_kept_connection_that_resets_may_have_seen_the_request():
     line = Line()
     line.ask()
     line.answer(LENGTH_5 + b"hello")
     response = line.ask()
     line.lost(ConnectionResetError())
-    with pytest.raises(StaleConnection):
+    with pytest.raises(ConnectError):
         await response.begun()
 
 

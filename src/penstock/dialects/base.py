@@ -157,6 +157,11 @@ def load_json(body: bytes) -> Any:
         return None
 
 
+def is_cut(data: bytes, error: Exception) -> bool:
+    """Whether this is JSON that ended too early. (msgspec says so of half a surrogate pair as well.)"""
+    return "truncated" in str(error) and repaired(data) is None
+
+
 def repaired(data: bytes) -> bytes | None:
     """JSON whose strings are no Unicode, with U+FFFD where they are none; None when it is wrong in another way.
 

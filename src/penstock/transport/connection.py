@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from penstock.transport.origin import Origin
 
 _BODYLESS = frozenset((204, 304))
+
+#: `struct tcp_info` of Linux up to and with `tcpi_bytes_acked` (include/uapi/linux/tcp.h; since 4.1).
+_TCP_INFO_BYTES = 128
+_BYTES_ACKED = struct.Struct("=Q")
 
 
 class Bounds(Struct, frozen=True):
@@ -72,10 +77,12 @@ class Http1Connection(asyncio.Protocol):
     """`send` a request, and nothing else before its response is over. Parser callbacks are the `on_…` methods."""
 
     __slots__ = (
+        "_acknowledged_before",
         "_drain_timer",
         "_drained_bytes",
         "_fruitless_bytes",
         "_head_bytes",
+        "_is_unseen",
         "_keep_alive",
         "_owner",
         "_parser",
@@ -83,6 +90,7 @@ class Http1Connection(asyncio.Protocol):
         "_pieces",
         "_response",
         "_sent_at",
+        "_socket",
         "_transport",
         "bounds",
         "idle_since",
@@ -114,6 +122,9 @@ class Http1Connection(asyncio.Protocol):
         self._keep_alive = False
         self._paused = False
         self._sent_at = 0.0
+        self._socket: socket.socket | None = None
+        self._acknowledged_before = 0
+        self._is_unseen = False
         self._pieces: list[bytes] = []
         # The parser calls this for every piece of a body; a bound builtin spares the frame of a method of ours.
         self.on_body = self._pieces.append
@@ -140,6 +151,8 @@ class Http1Connection(asyncio.Protocol):
         self._head_bytes = self._fruitless_bytes = self._drained_bytes = 0
         self._keep_alive = False
         self._sent_at = self.loop.time()
+        if self.requests > 1:
+            self._acknowledged_before = self._acknowledged_bytes() or 0
         if self.is_closed or self._transport is None:
             self._lose(self._no_answer())
         else:
@@ -179,7 +192,7 @@ class Http1Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._parser = HttpResponseParser(self)
         # Nagle against delayed ACK would hold the last segment of a request back by 40 ms.
-        sock = transport.get_extra_info("socket")
+        sock = self._socket = transport.get_extra_info("socket")
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -216,12 +229,15 @@ class Http1Connection(asyncio.Protocol):
             self._finish(response)
         else:
             # Not left to the loop, which would first wait until the rest of the request is written.
+            acknowledged = self._acknowledged_bytes()
+            self._is_unseen = acknowledged is not None and acknowledged <= self._acknowledged_before
             self._vanish(None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._vanish(exc)
         self._owner.discard(self)
         self._transport = None
+        self._socket = None
         self._parser = None  # it refers back to us
 
     # --- what the parser tells ---------------------------------------------------------------------------------------
@@ -337,14 +353,28 @@ class Http1Connection(asyncio.Protocol):
         return error
 
     def _may_be_stale(self) -> bool:
-        """Whether the upstream can be taken to have closed a kept connection without having seen the request.
+        """Whether the upstream closed a kept connection without having seen the request.
 
-        Its close was on the way when we wrote, so it arrives within a round trip. One that comes later ends an upstream
-        that was at work, and the request must not run twice behind the caller's back.
+        Its close was on the way when we wrote: it arrives within a round trip, and the request met a closed socket, so
+        its kernel never acknowledged a byte of it. Anything else may have been executed, and must not run twice behind
+        the caller's back; a reset tells nothing, and is taken for that.
         """
-        if self.requests < 2 or self._head_bytes or self._fruitless_bytes:
+        if self.requests < 2 or self._head_bytes or self._fruitless_bytes or not self._is_unseen:
             return False
         return self.loop.time() - self._sent_at <= self.bounds.stale_s
+
+    def _acknowledged_bytes(self) -> int | None:
+        """How many bytes of ours the upstream's kernel has acknowledged; None where the system does not tell."""
+        if self._socket is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return None
+        if len(info) < _TCP_INFO_BYTES:
+            return None
+        acknowledged: int = _BYTES_ACKED.unpack_from(info, _TCP_INFO_BYTES - _BYTES_ACKED.size)[0]
+        return acknowledged
 
     def _no_answer(self) -> str:
         if self._head_bytes or self._fruitless_bytes:

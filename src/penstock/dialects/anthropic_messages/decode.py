@@ -38,7 +38,7 @@ from penstock.dialects.anthropic_messages.wire import (
     finished_call,
     read_usage,
 )
-from penstock.dialects.base import JSON_ERRORS, Mark, load_json, repaired
+from penstock.dialects.base import JSON_ERRORS, Mark, is_cut, load_json, repaired
 from penstock.framing.base import Frame
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ class DocumentDecoder(_Message):
         try:
             message = msgspec.json.decode(data)
         except JSON_ERRORS as error:
-            if data[:1] == b"{" and not data.endswith(b"}"):
+            if data[:1] == b"{" and is_cut(data, error):
                 return None  # cut: `close` says so
             if data[:1] in (b"{", b"["):
                 raise MalformedFrame(f"The reply is not valid JSON: {error}.") from error

@@ -138,6 +138,10 @@ def _part(part: ContentPart) -> dict[str, Any] | None:
             return {"type": "text", "text": text}
         case File(url=str()):
             raise Unsupported("This dialect takes no document by URL.", fix="Send the document's bytes.")
+        case File(data=None, file_id=str() as id_) if id_.startswith("file_"):  # Anthropic's form; OpenAI's is file-…
+            raise Unsupported(
+                "A file is known only to the provider that it was given to.", fix="Send the file's bytes."
+            )
         case File():
             data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}" if part.data else None
             return {"type": "file", "file": _without_none(file_data=data, file_id=part.file_id, filename=part.name)}

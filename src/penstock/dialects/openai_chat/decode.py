@@ -30,7 +30,7 @@ from penstock.canon.events import (
     UsageUpdate,
 )
 from penstock.canon.usage import Usage, merge_reported, whole
-from penstock.dialects.base import JSON_ERRORS, Mark, load_json, repaired
+from penstock.dialects.base import JSON_ERRORS, Mark, is_cut, load_json, repaired
 from penstock.dialects.openai_chat.errors import streamed_error
 from penstock.dialects.openai_chat.tools import ToolCalls
 from penstock.dialects.openai_chat.wire import FINISH_REASONS, Chunk, MessageDelta, decode_chunk, read_usage
@@ -73,8 +73,8 @@ class ChatDecoder:
             return self._no_object(frame, data, events)
         try:
             chunk = decode_chunk(data)
-        except JSON_ERRORS:
-            if self._document and not data.endswith(b"}"):
+        except JSON_ERRORS as error:
+            if self._document and is_cut(data, error):
                 return None  # cut: `close` says so
             chunk = self._tolerate(data)
         if chunk.error or chunk.object == "error" or frame.event == "error":
