@@ -112,3 +112,29 @@ each_sse_case = pytest.mark.parametrize(
     [pytest.param(case, id=case.name) for case in SSE_CASES]
     or [pytest.param(None, marks=pytest.mark.skip(reason=f"no recorded streams at {CORPUS}"), id="no corpus")],
 )
+
+
+# --- requests of real clients -----------------------------------------------------------------------------------------
+
+CAPTURES = CORPUS.parent / "captures"
+
+_PATHS = {"openai-chat": "/v1/chat/completions", "anthropic-messages": "/v1/messages"}
+
+
+class Capture(Struct, frozen=True):
+    client: str
+    body: bytes
+
+
+@cache
+def captures(dialect: str) -> tuple[Capture, ...]:
+    """Requests that were kept whole; those whose long texts were cut out say another length than they have."""
+    found = []
+    for path in sorted(CAPTURES.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            seen = json.loads(line)
+            body = json.dumps(seen["body"], separators=(",", ":"), ensure_ascii=False).encode()
+            spaced = json.dumps(seen["body"]).encode()
+            if seen["path"].partition("?")[0] == _PATHS[dialect] and seen["body_bytes"] in (len(body), len(spaced)):
+                found.append(Capture(dict(seen["headers"]).get("user-agent", path.stem), body))
+    return tuple(found)

@@ -1,12 +1,13 @@
 """The real `penstock serve`, in a process of its own, and a client of plain sockets before it.
 
-`serving` starts one on a free port with a folder of its own, and ends it by SIGTERM: it must end with 0 and have written
-nothing on standard error. A `Gateway` gives records as they come on its standard output. An `Asked` is one request whose
-answer is read as its bytes come, so that a test sees what left together and how it ended.
+`serving` starts one on a free port with a folder of its own, and ends it by SIGTERM: it must end with 0 and have
+written nothing on standard error. A `Gateway` gives records as they come on its standard output. An `Asked` is one
+request whose answer is read as its bytes come, so that a test sees what left together and how it ended.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -18,7 +19,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 DEADLINE_S = 10.0
 
 KEYS = {"CHAT_KEY": "sk-chat-5f2c81", "ANTH_KEY": "sk-ant-93ab07"}
+
+
+_numbers = itertools.count()
+
+
+def a_model(pair: Pair) -> str:
+    """A name that no other request uses, and that leads to the pair's upstream."""
+    return f"{pair.upstream.model}-{next(_numbers)}-alone"
 
 
 def until(fact: Callable[[], Any], what: str = "it", deadline_s: float = DEADLINE_S) -> Any:
@@ -81,10 +90,13 @@ class Gateway:
             self.port, method, path, given | (headers or {}), body, wire or WIRES["openai-chat"], receive_buffer
         )
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+
     def pass_through(self) -> None:
         """Return when whatever had reached the gateway's sockets has been dealt with: it has one loop."""
         for _ in range(2):
-            assert self.send("GET", "/health").status == 200
+            assert self.send("GET", "/health").body()
 
     # --- what it tells ---
 
@@ -92,23 +104,27 @@ class Gateway:
         found: dict[str, Any] = json.loads(self.running.wait_for_line(f'"{request_id}"'))
         return found
 
-    def mark(self) -> int:
-        return len(self.running.lines)
-
-    def next_record(self, mark: int) -> dict[str, Any]:
-        """The first record after this mark, for a request whose id nobody was told."""
-        found: dict[str, Any] = json.loads(self.running.wait_for_line(r"^\{", after=mark))
+    def record_of(self, model: str) -> dict[str, Any]:
+        """By the model that was asked for, for a request whose id nobody was told: see `a_model`."""
+        found: dict[str, Any] = json.loads(self.running.wait_for_line(f'"model_requested":"{model}"'))
         return found
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.running.lines if line.startswith("{")]
 
     def stored(self) -> list[dict[str, Any]]:
-        with sqlite3.connect(f"file:{self.folder / 'penstock.db'}?mode=ro", uri=True) as store:
-            store.row_factory = sqlite3.Row
-            rows = [dict(row) for row in store.execute("SELECT * FROM records")]
-        store.close()
-        return rows
+        """The store's rows; none while there is no store yet."""
+        try:
+            store = sqlite3.connect(f"file:{self.folder / 'penstock.db'}?mode=ro", uri=True)
+        except sqlite3.OperationalError:
+            return []
+        store.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in store.execute("SELECT * FROM records")]
+        except sqlite3.OperationalError:
+            return []
+        finally:
+            store.close()
 
     @property
     def stderr(self) -> str:
@@ -137,6 +153,14 @@ def _read_link(path: Path) -> str:
 class Asked:
     """One request on a connection of its own. Bytes are read when a method asks for them, never before."""
 
+    _open: ClassVar[list[Asked]] = []
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Whatever tests have left open."""
+        while cls._open:
+            cls._open.pop().socket.close()
+
     def __init__(
         self,
         port: int,
@@ -149,6 +173,7 @@ class Asked:
     ) -> None:
         self.wire = wire
         self.socket = socket.socket()
+        self._open.append(self)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE_S)

@@ -19,7 +19,7 @@ from typing import Literal
 
 DEADLINE_S = 10.0
 
-#: clean: the chunk that ends the body · cut: closed without it · reset: RST · hang: nothing, until the other side closes
+#: clean: the chunk that ends the body · cut: closed without it · reset: RST · hang: nothing until the other side closes
 End = Literal["clean", "cut", "reset", "hang"]
 
 
@@ -68,6 +68,7 @@ class Answer:
     cut: int | None = None
     chunked: bool = True
     before: Gate | float | None = None  # waited for before the head is written
+    has_head: bool = True  # False: the connection ends without an answer
 
 
 def sse(*pieces: Piece, end: End = "clean", cut: int | None = None) -> Answer:
@@ -92,6 +93,7 @@ class Exchange:
     written_after_close: int = 0
     closed_at: float | None = None  # when the other side closed, while this was being answered
     blocked: threading.Event = field(default_factory=threading.Event)  # a write could not be finished for a while
+    is_waiting: bool = False  # at a gate
     over: threading.Event = field(default_factory=threading.Event)
 
     def wait_over(self) -> Exchange:
@@ -204,14 +206,15 @@ class Upstream:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait((writing, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done() or answer.end == "hang":
+            if writing.done() and writing.exception() is not None:
+                exchange.closed_at = time.monotonic()
+            elif not writing.done() or answer.end == "hang":
                 with contextlib.suppress(ConnectionError):
                     await gone
                 exchange.closed_at = time.monotonic()
-                if isinstance(answer.pieces[-1] if answer.pieces else None, bytes):
-                    # Whoever only writes finds out by writing.
-                    await asyncio.wait((writing,), timeout=1.0)
-            writing.cancel()
+                if not exchange.is_waiting:
+                    await asyncio.wait((writing,), timeout=1.0)  # whoever only writes finds out by writing
+                writing.cancel()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writing
         finally:
@@ -222,12 +225,13 @@ class Upstream:
         return answer.chunked and answer.end == "clean" and exchange.closed_at is None
 
     async def _write(self, exchange: Exchange, answer: Answer, writer: asyncio.StreamWriter) -> None:
-        await _pass(answer.before)
+        await _pass(exchange, answer.before)
         head = [f"HTTP/1.1 {answer.status} Whatever"]
         head += [f"content-type: {answer.content_type}"] if answer.content_type is not None else []
         head += [f"{name}: {value}" for name, value in answer.headers]
         head += ["transfer-encoding: chunked"] if answer.chunked else []
-        writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
+        if answer.has_head:
+            writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
         for piece in _cut(answer):
             if isinstance(piece, bytes):
                 writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if answer.chunked else piece)
@@ -236,7 +240,7 @@ class Upstream:
                 if exchange.closed_at is not None:
                     exchange.written_after_close += len(piece)
             else:
-                await _pass(piece)
+                await _pass(exchange, piece)
         if answer.end == "clean" and answer.chunked:
             writer.write(b"0\r\n\r\n")
         await _drain(exchange, writer)
@@ -248,9 +252,11 @@ class Upstream:
             writer.close()
 
 
-async def _pass(piece: Gate | float | None) -> None:
+async def _pass(exchange: Exchange, piece: Gate | float | None) -> None:
     if isinstance(piece, Gate):
+        exchange.is_waiting = True
         await piece.passed()
+        exchange.is_waiting = False
     elif piece is not None:
         await asyncio.sleep(piece)
 

@@ -527,6 +527,19 @@ def test_a_frame_that_is_none_of_ours_is_malformed(data: bytes):
     assert driven.events[0] == Start("claude-x", "anthropic", "msg_1")
 
 
+@pytest.mark.parametrize("text", [b"\\ud83d", b"\xff"], ids=["half a surrogate pair", "no UTF-8"])
+def test_text_that_is_no_unicode_is_one_sign_lost_and_not_the_stream(text: bytes):
+    wire = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"' + text + b'"}}'
+    driven = decoded(sse(START, begin(0, "text", text="<")) + b"data: " + wire + b"\n\n" + sse(ending(), STOP))
+    assert driven.error is None
+    assert driven.response.text == "<\ufffd"
+
+
+def test_c11_nesting_without_end_is_malformed():
+    driven = decoded(sse(START) + b'data: {"type":"x","usage":' + b"[" * 100_000 + b"\n\n")
+    assert isinstance(driven.error, MalformedFrame)
+
+
 def test_c13_a_malformed_frame_is_not_quoted():
     driven = decoded(sse(START) + b'data: {"type":"content_block_delta","delta":"my secret"}\n\n')
     assert "secret" not in str(driven.error)
@@ -570,7 +583,8 @@ def test_c4_a_document_without_a_stop_reason_is_truncated():
 
 def test_c4_a_cut_document_is_truncated():
     body = json.dumps({**MESSAGE, "stop_reason": "end_turn"}).encode()
-    assert isinstance(document(body[:-20]).error, Truncated)
+    for cut in (1, 2, 20):
+        assert isinstance(document(body[:-cut]).error, Truncated)
 
 
 def test_a_document_that_is_an_error():
