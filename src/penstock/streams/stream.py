@@ -219,7 +219,7 @@ class Reply:
         """A clock ran out. After a proved ending that only means that nothing more is waited for."""
         if clock is None:
             self._response.abort()  # the reader finds the connection lost and closes the proved reply
-        elif self._error is None and not self._ended:
+        elif self._error is None and not self._ended and not self._cancelled:
             self._error = TimedOut(clock, after_s, target=self._target)
             self._response.abort()
 
@@ -227,8 +227,9 @@ class Reply:
         self._tap = tap
 
     def cancel(self) -> None:
-        self._cancelled = True
-        self._response.abort()
+        if not self._ended:  # after the end there is nothing to cancel
+            self._cancelled = True
+            self._response.abort()
 
     def _stop(self) -> None:
         if self._clocks is not None:
@@ -242,7 +243,8 @@ class Reply:
 
     @property
     def is_complete(self) -> bool:
-        return self._decoder is not None and self._decoder.proved and self._error is None
+        proved = self._decoder is not None and self._decoder.proved
+        return proved and self._error is None and not self._cancelled
 
     @property
     def is_document(self) -> bool:

@@ -82,6 +82,7 @@ class Http1Connection(asyncio.Protocol):
         "_drained_bytes",
         "_fruitless_bytes",
         "_head_bytes",
+        "_is_encrypted",
         "_is_unseen",
         "_keep_alive",
         "_owner",
@@ -92,6 +93,7 @@ class Http1Connection(asyncio.Protocol):
         "_sent_at",
         "_socket",
         "_transport",
+        "_written_bytes",
         "bounds",
         "idle_since",
         "is_closed",
@@ -125,6 +127,8 @@ class Http1Connection(asyncio.Protocol):
         self._socket: socket.socket | None = None
         self._acknowledged_before = 0
         self._is_unseen = False
+        self._is_encrypted = False
+        self._written_bytes = 0
         self._pieces: list[bytes] = []
         # The parser calls this for every piece of a body; a bound builtin spares the frame of a method of ours.
         self.on_body = self._pieces.append
@@ -151,8 +155,11 @@ class Http1Connection(asyncio.Protocol):
         self._head_bytes = self._fruitless_bytes = self._drained_bytes = 0
         self._keep_alive = False
         self._sent_at = self.loop.time()
-        if self.requests > 1:
+        if self._is_encrypted:
             self._acknowledged_before = self._acknowledged_bytes() or 0
+        else:  # what we wrote is what is acknowledged, and the SYN; asking would be a system call per request
+            self._acknowledged_before = self._written_bytes + 1
+            self._written_bytes += len(request)
         if self.is_closed or self._transport is None:
             self._lose(self._no_answer())
         else:
@@ -193,6 +200,7 @@ class Http1Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         # Nagle against delayed ACK would hold the last segment of a request back by 40 ms.
         sock = self._socket = transport.get_extra_info("socket")
+        self._is_encrypted = transport.get_extra_info("ssl_object") is not None
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
