@@ -1,8 +1,8 @@
 """An event loop on which time passes only when nothing else can happen, and then at once.
 
-`@on_virtual_time` runs an async test on it: an hour of `asyncio.sleep` takes microseconds, and two timers a millisecond
-apart fire in their order. `now()` is the loop's own time, which is what our clocks are given. A test in which every task
-waits for something that will never come fails instead of hanging.
+`@on_virtual_time` runs an async test on it: an hour of `asyncio.sleep` takes microseconds, and two timers that are a
+millisecond apart fire in their order. `now()` is the loop's own time, which is what our clocks are given. A test in
+which every task waits for something that will never come fails instead of hanging.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from tests.virtual_clock import now
 if TYPE_CHECKING:
     from penstock.dialects.base import Decoder
     from penstock.framing.base import Framing
-    from penstock.streams.batch import Batch
 
 HEL, LO, END = sse(said("Hel")), sse(said("lo")), sse(STOP)
 PING = b": ping\n\n"
@@ -35,7 +34,9 @@ def reply_to(response: MemoryResponse, timeouts: Timeouts | None = None, *, name
 
     def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
         framing = choose_framing(response.headers.get("content-type"), first, is_all=is_all)
-        return framing and (framing, dialect(name).decoder(document=framing.name == "document", provider="up"))
+        if framing is None:
+            return None
+        return framing, dialect(name).decoder(document=framing.name == "document", provider="up")
 
     clocks = Clocks(timeouts, now=now, began=now()) if timeouts is not None else None
     return Reply(response, choose, now=now, target="up:m", clocks=clocks)
@@ -43,9 +44,3 @@ def reply_to(response: MemoryResponse, timeouts: Timeouts | None = None, *, name
 
 def of(*steps: bytes | Pause | Break | Hang) -> Reply:
     return reply_to(script(*steps))
-
-
-def text_of(batches: list[Batch]) -> str:
-    return "".join(
-        getattr(event, "text", "") for batch in batches for event in batch.events if not hasattr(event, "kind")
-    )

@@ -24,7 +24,7 @@ class Watched:
         fields = {name: getattr(limits, name) for name in limits.__struct_fields__} | changed
         self.clocks = Clocks(Timeouts(**fields), now=now, began=began)
         self.fired: list[tuple[ClockName | None, float, float]] = []
-        self.clocks.watch(lambda clock, limit_s: self.fired.append((clock, limit_s, now() - START)))
+        self.clocks.watch(lambda clock, limit_s: self.fired.append((clock, limit_s, round(now() - START, 1))))
         self.clocks.resume()
 
     def read(self, *, content: bool = False, proved: bool = False, held_s: float = 0) -> None:
@@ -42,7 +42,7 @@ class Watched:
 async def test_c8_first_content_runs_out():
     watched = Watched(first_content=120, idle=60)
     await asyncio.sleep(1000)
-    assert watched.fired == [("first_content", 120, pytest.approx(120, abs=0.01))]
+    assert watched.fired == [("first_content", 120, 120)]
 
 
 @on_virtual_time
@@ -50,7 +50,7 @@ async def test_c8_idle_runs_between_contents():
     watched = Watched(first_content=120, idle=60)
     await watched.reading_every(50, 10, content=True)
     await asyncio.sleep(1000)
-    assert watched.fired == [("idle", 60, pytest.approx(560, abs=0.01))]
+    assert watched.fired == [("idle", 60, 560)]
 
 
 @on_virtual_time
@@ -58,14 +58,14 @@ async def test_c8_silence_is_broken_by_any_byte():
     watched = Watched(silence=60)
     await watched.reading_every(50, 10)
     await asyncio.sleep(1000)
-    assert watched.fired == [("silence", 60, pytest.approx(560, abs=0.01))]
+    assert watched.fired == [("silence", 60, 560)]
 
 
 @on_virtual_time
 async def test_c8_pings_satisfy_no_content_clock():
     watched = Watched(first_content=120, idle=60, silence=60)
     await watched.reading_every(10, 30)
-    assert watched.fired == [("first_content", 120, pytest.approx(120, abs=0.01))]
+    assert watched.fired == [("first_content", 120, 120)]
 
 
 @on_virtual_time
@@ -73,7 +73,7 @@ async def test_c8_pings_do_not_put_idle_off():
     watched = Watched(first_content=120, idle=60, silence=60)
     await watched.reading_every(10, 1, content=True)
     await watched.reading_every(10, 30)
-    assert watched.fired == [("idle", 60, pytest.approx(70, abs=0.01))]
+    assert watched.fired == [("idle", 60, 70)]
 
 
 @on_virtual_time
@@ -82,7 +82,7 @@ async def test_c8_total_counts_from_the_call_and_counts_everything():
     for _ in range(100):
         await asyncio.sleep(1)
         watched.clocks.has_read(now(), True, False)  # and the consumer holds it
-    assert watched.fired == [("total", 100, pytest.approx(60, abs=0.01))]
+    assert watched.fired == [("total", 100, 60)]
 
 
 @on_virtual_time
@@ -131,7 +131,7 @@ async def test_after_a_proved_finish_only_a_little_is_waited_for():
     await asyncio.sleep(1)
     watched.read(content=True, proved=True)
     await asyncio.sleep(1000)
-    assert watched.fired == [(None, AFTER_FINISH_S, pytest.approx(1 + AFTER_FINISH_S, abs=0.01))]
+    assert watched.fired == [(None, AFTER_FINISH_S, 1 + AFTER_FINISH_S)]
 
 
 @on_virtual_time
@@ -173,7 +173,7 @@ def _timers() -> list[Any]:
 
 
 def limits(**set_: float) -> Clocks:
-    return Clocks(Timeouts(**{"connect": None, "first_content": None, "idle": None, "silence": None, **set_}), now=now, began=now())  # fmt: skip # noqa: E501
+    return Watched(NONE, **set_).clocks
 
 
 @on_virtual_time
@@ -245,7 +245,7 @@ async def test_opening_is_part_of_the_time_to_first_content():
     clocks = limits(first_content=10)
     fired: list[tuple[Any, float]] = []
     await clocks.guard(asyncio.sleep(6))
-    clocks.watch(lambda clock, limit_s: fired.append((clock, now() - START)))
+    clocks.watch(lambda clock, limit_s: fired.append((clock, round(now() - START, 1))))
     clocks.resume()
     await asyncio.sleep(100)
-    assert fired == [("first_content", pytest.approx(10, abs=0.01))]
+    assert fired == [("first_content", 10)]

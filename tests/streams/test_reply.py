@@ -70,7 +70,7 @@ async def heard_of(reply: Reply, *, begin: bool | None = None) -> Heard:
         if begin is not None:
             await reply.begin(hold=begin)
         async for batch in reply:
-            heard.batches.append(batch)  # noqa: PERF401 - what came before an error counts
+            heard.batches.append(batch)
     except PenstockError as error:
         heard.error = error
     check_events([event for batch in heard.batches for event in batch.events], complete=reply.is_complete)

@@ -36,5 +36,9 @@ class Target(Struct, frozen=True):
     profile: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        names = ", ".join(name for name, _ in self.headers)  # their values may be keys
+        return f"<Target {self} {self.dialect} at {self.url}{f' with {names}' if names else ''}>"
+
     def __str__(self) -> str:
         return f"{self.upstream}:{self.model}" if self.model else self.upstream

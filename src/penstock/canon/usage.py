@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -36,5 +37,5 @@ def merge_reported(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dic
 def whole(value: Any) -> int | None:
     """A token count from JSON: whole and not negative, or None. Some providers send floats (Cohere) or strings."""
     if type(value) is int or type(value) is float:
-        return int(value) if value >= 0 else None
+        return int(value) if 0 <= value < inf else None
     return None
