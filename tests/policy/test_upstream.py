@@ -281,8 +281,13 @@ async def test_attempts_are_counted_on_the_call():
 
 @pytest.mark.parametrize(
     ("rest", "kind"),
-    [((), "truncated"), ((Break(),), "truncated"), ((ERROR,), "streamed_error"),
-     ((b"data: {x\n\n",), "malformed_frame"), ((Hang(),), "timeout")],
+    [
+        ((), "truncated"),
+        ((Break(),), "truncated"),
+        ((ERROR,), "streamed_error"),
+        ((b"data: {x\n\n",), "malformed_frame"),
+        ((Hang(),), "timeout"),
+    ],
 )
 def test_an_error_inside_the_stream_is_noted_on_its_attempt(rest: tuple[Any, ...], kind: str):
     @on_virtual_time
