@@ -7,6 +7,7 @@ read the environment.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from pathlib import Path
@@ -34,6 +35,21 @@ _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
+class _Yaml(yaml.SafeLoader):
+    """With YAML 1.2's truth values: `off`, `no` and `on` are words (`telemetry.log.format: off`)."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Yaml.yaml_implicit_resolvers = {
+    first: [row for row in rows if row[0] != _BOOL] for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Yaml)
+
+
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in `path` (none: all defaults), with what the environment says on top."""
     return check(read(path, environ), str(path) if path is not None else "the environment")
@@ -44,7 +60,7 @@ def read(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
     given: Any = {}
     if path is not None:
         try:
-            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            given = _yaml(Path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"Cannot read {path}: {error.strerror or error}.", fix="Check --config.") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -62,8 +78,9 @@ def check(given: dict[str, Any], where: str = "the configuration") -> Config:
     try:
         config = msgspec.convert(given, Config, dec_hook=_special)
     except msgspec.ValidationError as error:
-        message, _, at = str(error).partition(" - at `$.")
-        raise ConfigError(f"In {where}, {at.rstrip('`') or 'the top level'}: {_plain(message)}.") from error
+        message, _, at = str(error).partition(" - at `")
+        at = at.replace("key` in `", "").rstrip("`").removeprefix("$").removeprefix(".")
+        raise ConfigError(f"In {where}, {_named(given, at) or 'the top level'}: {_plain(message)}.") from error
     for name, upstream in config.upstreams.items():
         if upstream.dialect not in DIALECTS:
             raise ConfigError(
@@ -126,11 +143,52 @@ def parse_size(text: str) -> Size:
 
 
 def _special(type_: type, value: Any) -> Any:
-    if type_ is Duration and not isinstance(value, bool):
-        return parse_duration(value) if isinstance(value, str) else Duration(value)
-    if type_ is Size and not isinstance(value, bool):
-        return parse_size(value) if isinstance(value, str) else Size(value)
+    if type_ is Duration and isinstance(value, str | int | float) and not isinstance(value, bool):
+        duration = parse_duration(value) if isinstance(value, str) else Duration(value)
+        if not 0 < duration < math.inf:
+            raise ValueError(f"`{value}` is no duration; write 500ms, 5s, 2m, 1h or 30d")
+        return duration
+    if type_ is Size and isinstance(value, str | int) and not isinstance(value, bool):
+        size = parse_size(value) if isinstance(value, str) else Size(value)
+        if size < 0:
+            raise ValueError(f"`{value}` is no size; write 512KiB or 100MiB")
+        return size
     raise ValueError(f"`{value}` does not belong here")
+
+
+def _named(given: Any, at: str) -> str:
+    """The path with the names that msgspec writes as `[...]`: of each mapping, the entry that fails on its own."""
+    steps: list[str] = []
+    head, elided, rest = at.partition("[...]")
+    while elided:
+        steps += filter(None, head.split("."))
+        section = {steps[0]: given[steps[0]]}
+        given = next(alone for key in _mapping(given, steps) if not _fits(alone := _only(section, steps, key)))
+        steps.append(next(iter(_mapping(given, steps))))
+        head, elided, rest = rest.partition("[...]")
+    return ".".join([*steps, *filter(None, head.split("."))])
+
+
+def _mapping(given: Any, steps: list[str]) -> dict[str, Any]:
+    for step in steps:
+        given = given[step]
+    found: dict[str, Any] = given
+    return found
+
+
+def _only(given: dict[str, Any], steps: list[str], key: str) -> dict[str, Any]:
+    """`given` with nothing but `key` in the mapping that `steps` lead to."""
+    if not steps:
+        return {key: given[key]}
+    return {**given, steps[0]: _only(given[steps[0]], steps[1:], key)}
+
+
+def _fits(given: dict[str, Any]) -> bool:
+    try:
+        msgspec.convert(given, Config, dec_hook=_special)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _overlay(given: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -145,7 +203,7 @@ def _overlay(given: dict[str, Any], environ: Mapping[str, str]) -> None:
                 raise ConfigError(f"{name} names a key below `{step}`, which holds a value.")
             place = inner
         try:
-            place[last] = yaml.safe_load(environ[name])
+            place[last] = _yaml(environ[name])
         except yaml.YAMLError as error:
             raise ConfigError(f"{name} is not a YAML value: {_one_line(error)}.") from error
 

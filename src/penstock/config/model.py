@@ -1,7 +1,7 @@
 """The configuration's shape: every key, its default, and what it does. Loaded by `load`; nothing else reads it in.
 
 Durations are written `500ms`, `5s`, `2m`, `30d` and held in seconds; sizes `100MiB` and held in bytes; `null` is no
-limit.
+limit. A duration is more than nothing: 0 is refused, because one would read it as either.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     key_env: str | None = None
     #: headers sent with every request
     headers: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.headers)  # their values may be keys
+        return f"<Upstream {self.dialect} at {self.url}{f' with {names}' if names else ''}>"
 
 
 class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
