@@ -15,7 +15,7 @@ from penstock.dialects import dialect
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.stream import EventStream
 from tests.corpus import Recording, each
-from tests.dialects.chat_wire import USAGE, chunk, said, sse
+from tests.dialects.chat_wire import USAGE, chunk, sse
 from tests.streams.replies import DONE, END, ERROR, HEL, LO, PING, ROLE, Break, Hang, reply_to, script
 from tests.virtual_clock import on_virtual_time
 
@@ -82,8 +82,9 @@ def test_c10_a_recorded_chat_passes_byte_for_byte(recording: Recording):
 
 @each(MESSAGES)
 def test_c10_a_recorded_message_passes_byte_for_byte(recording: Recording):
-    end = recording.data.index(b"\n\n", recording.data.index(b"event: message_stop")) + 2
-    assert relay(*cut(recording.data, 1000), name=MESSAGES) == recording.data[:end]
+    begin, stop, rest = recording.data.partition(b"event: message_stop")
+    last = stop + rest.partition(b"\n\n")[0].rstrip() + b"\n\n"  # some recordings stop short of the last line end
+    assert relay(*cut(recording.data, 1000), name=MESSAGES) == begin + last
 
 
 # --- the terminator --------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def test_c10_what_comes_after_the_terminator_is_dropped():
 
 def test_c4_a_terminator_that_nothing_proved_is_not_passed():
     written = relay(HEL + DONE)
-    assert b"[DONE]" not in written
+    assert b"data: [DONE]" not in written
     assert error_of(written)["type"] == "truncated"
 
 
