@@ -88,6 +88,7 @@ class Downstream:
     async def end(self, data: bytes = b"") -> None:
         """The last write: what it carries, and the end of the body."""
         self.stop()
+        self._busy = True  # for good: nothing is said beside it any more
         if self._beating is not None:
             await self._beating
         if not self.started:

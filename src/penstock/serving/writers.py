@@ -22,14 +22,33 @@ if TYPE_CHECKING:
     from penstock.streams.batch import Batch
     from penstock.streams.stream import EventStream
 
-# A key named `model` outside any string: inside one its quotes would be escaped, and so not match.
-_MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
+_KEY = rb'"model"(\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"'
+# A key named `model`, outside any string: inside one its quotes would be escaped, and so not match.
+_MODEL = re.compile(_KEY)
+_MODEL_OR_TOKEN = re.compile(_KEY + rb'|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]')
+
+#: `model`, or `message.model` as Anthropic's first frame has it; a deeper one is a tool's argument
+_MODEL_DEPTH = 2
 
 
 def rename_model(raw: bytes, name: str) -> bytes:
-    """The frame with its first `model` member saying `name`."""
-    written = msgspec.json.encode(name)
-    return _MODEL.sub(lambda found: b'"model"' + found[1] + written, raw, count=1)
+    """The frame, or document, with the model that it names called `name`."""
+    found = _MODEL.search(raw)
+    if found is not None and raw.count(b"{", 0, found.start()) > _MODEL_DEPTH:  # it may be too deep: look closely
+        found = _shallow(raw)
+    if found is None:
+        return raw
+    return b'%b"model"%b%b%b' % (raw[: found.start()], found[1], msgspec.json.encode(name), raw[found.end() :])
+
+
+def _shallow(raw: bytes) -> re.Match[bytes] | None:
+    depth = 0
+    for found in _MODEL_OR_TOKEN.finditer(raw):
+        if found[1] is None:
+            depth += (found[0] == b"{") - (found[0] == b"}")
+        elif depth <= _MODEL_DEPTH:
+            return found
+    return None
 
 
 class Verbatim:
@@ -65,7 +84,8 @@ class Verbatim:
     def end(self) -> bytes:
         if self._terminated:
             # A last CRLF that a read cut in two: nobody reads on for its LF, and some clients look for all of it.
-            return b"\n" if self._last and self._last[-1].raw.endswith(b"\r\n\r") else b""
+            is_cut = self._last and self._last[-1].raw.endswith(b"\r\n\r")
+            return b"\n" if is_cut else self._closed_line()
         return self._closed_line() + self._dialect.terminator
 
     def failed(self, error: PenstockError, encoder: Encoder) -> bytes:
@@ -75,7 +95,9 @@ class Verbatim:
 
     def _closed_line(self) -> bytes:
         """What the last frame lacks, when the upstream's bytes ended inside it."""
-        return b"\n\n" if self._last and self._last[-1].unterminated else b""
+        if not self._last or not self._last[-1].unterminated:
+            return b""
+        return b"\n" if self._last[-1].raw.endswith(b"\n") else b"\n\n"
 
 
 class Translated:
