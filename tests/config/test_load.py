@@ -403,3 +403,16 @@ def test_c13_a_configuration_prints_no_key():
 def test_c13_a_mistake_in_a_header_is_not_quoted():
     said = refused({"upstreams": {"a": {"url": "http://x", "headers": [KEY]}}})
     assert KEY not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@127.0.0.1:9/v1", "https://hunter2@host/v1", "ftp://u:hunter2@h/v1"]
+)
+def test_c13_a_password_in_a_url_is_refused_and_not_repeated(url: str):
+    with pytest.raises(ConfigError, match="holds a user name or password") as caught:
+        check({"upstreams": {"u": {"url": url}}})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_at_sign_in_a_path_is_no_password():
+    assert check({"upstreams": {"u": {"url": "http://host/a@b/v1"}}}).upstreams["u"].url == "http://host/a@b/v1"

@@ -87,6 +87,12 @@ def check(given: dict[str, Any], where: str = "the configuration") -> Config:
                 f"In {where}, upstreams.{name}.dialect: there is no dialect `{upstream.dialect}`.",
                 fix=_nearest(upstream.dialect, list(DIALECTS)),
             )
+        if "@" in upstream.url.partition("://")[2].partition("/")[0]:
+            # Said without the URL: what stands in it would be printed, and the transport refuses it anyhow.
+            raise ConfigError(
+                f"In {where}, upstreams.{name}.url holds a user name or password.",
+                fix="Leave it out, and name the variable that holds the key in key_env.",
+            )
         if not upstream.url.startswith(("http://", "https://")):
             raise ConfigError(f"In {where}, upstreams.{name}.url: `{upstream.url}` is no http:// or https:// URL.")
     for model, spec in config.models.items():
