@@ -216,17 +216,17 @@ def test_thinking_keeps_its_signature():
         delta(0, "signature_delta", signature="EqQB"),
         end(0),
     )
-    assert driven.response.parts == (Reasoning("Let me", "EqQB"),)
+    assert driven.response.parts == (Reasoning("Let me", "EqQB", signed_by="anthropic-messages"),)
 
 
 def test_thinking_that_is_not_shown_is_its_signature_alone():
     driven = told(begin(0, "thinking", thinking=""), delta(0, "signature_delta", signature="EqQB"), end(0))
-    assert driven.response.parts == (Reasoning("", "EqQB"),)
+    assert driven.response.parts == (Reasoning("", "EqQB", signed_by="anthropic-messages"),)
 
 
 def test_redacted_thinking_is_kept():
     driven = told(begin(0, "redacted_thinking", data="opaque"), end(0))
-    assert driven.response.parts == (Reasoning("", None, "opaque"),)
+    assert driven.response.parts == (Reasoning("", None, "opaque", signed_by="anthropic-messages"),)
     assert not [event for event in driven.events if isinstance(event, Delta)]
 
 
@@ -568,7 +568,7 @@ def test_a_document_is_the_same_events():
         Delta(2, '{"a":1}'),
     ]
     assert driven.response.parts == (
-        Reasoning("Hm", "EqQB"),
+        Reasoning("Hm", "EqQB", signed_by="anthropic-messages"),
         Text("Hi", ({"type": "char_location"},)),
         ToolCall("toolu_1", "f", '{"a":1}', {"a": 1}),
     )

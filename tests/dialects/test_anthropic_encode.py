@@ -155,7 +155,7 @@ def test_liveness_is_a_ping_and_narration_is_nothing():
 
 
 def test_reasoning_has_its_signature_before_its_end():
-    written = blocks(*of(0, Reasoning("Hm", "EqQB"), "Hm"))
+    written = blocks(*of(0, Reasoning("Hm", "EqQB", signed_by="anthropic-messages"), "Hm"))
     assert [payload["type"] for payload in written] == [
         "content_block_start",
         "content_block_delta",
@@ -167,7 +167,7 @@ def test_reasoning_has_its_signature_before_its_end():
 
 
 def test_reasoning_that_is_its_signature_alone():
-    written = blocks(*of(0, Reasoning("", "EqQB")))
+    written = blocks(*of(0, Reasoning("", "EqQB", signed_by="anthropic-messages")))
     assert [payload.get("delta") for payload in written] == [
         None,
         {"type": "signature_delta", "signature": "EqQB"},
@@ -176,7 +176,7 @@ def test_reasoning_that_is_its_signature_alone():
 
 
 def test_redacted_reasoning():
-    written = blocks(*of(0, Reasoning("", None, "opaque")))
+    written = blocks(*of(0, Reasoning("", None, "opaque", signed_by="anthropic-messages")))
     assert written[0]["content_block"] == {"type": "redacted_thinking", "data": "opaque"}
     assert written[1] == {"type": "content_block_stop", "index": 0}
 
@@ -333,8 +333,8 @@ def test_errors_have_this_wires_words(error: Any, type_: str):
 def test_a_document():
     response = Response(
         parts=(
-            Reasoning("Hm", "EqQB"),
-            Reasoning("", None, "opaque"),
+            Reasoning("Hm", "EqQB", signed_by="anthropic-messages"),
+            Reasoning("", None, "opaque", signed_by="anthropic-messages"),
             Text("Hi"),
             ToolCall("call_1", "f", '{"a":1}', {"a": 1}),
             ToolCall("call_2", "g", "{broken", None, "broken"),
@@ -384,9 +384,10 @@ def _parts(draw: Any) -> tuple[Part, list[str]]:
         case "text":
             return Text(joined), pieces
         case "reasoning":
-            return Reasoning(joined, draw(st.none() | st.just("EqQB"))), pieces
+            signature = draw(st.none() | st.just("EqQB"))
+            return Reasoning(joined, signature, signed_by=signature and "anthropic-messages"), pieces
         case "redacted":
-            return Reasoning("", None, joined), []
+            return Reasoning("", None, joined, signed_by="anthropic-messages"), []
         case "empty":
             return ToolCall("call_1", "now", "", {}), []
         case "custom":

@@ -226,7 +226,11 @@ def test_thoughts_of_an_assistant():
         {"type": "redacted_thinking", "data": "opaque"},
         role="assistant",
     )
-    assert message.parts == (Reasoning("Hm", "EqQB"), Reasoning("Ho"), Reasoning("", None, "opaque"))
+    assert message.parts == (
+        Reasoning("Hm", "EqQB", signed_by="anthropic-messages"),
+        Reasoning("Ho"),
+        Reasoning("", None, "opaque", signed_by="anthropic-messages"),
+    )
 
 
 def test_tools():
@@ -408,7 +412,12 @@ def test_arguments_that_are_no_json_are_kept():
 
 
 def test_thoughts_without_a_signature_are_left_out():
-    parts = (Reasoning("foreign"), Reasoning("ours", "EqQB"), Reasoning("", None, "opaque"), Refusal("No."))
+    parts = (
+        Reasoning("foreign"),
+        Reasoning("ours", "EqQB", signed_by="anthropic-messages"),
+        Reasoning("", None, "opaque", signed_by="anthropic-messages"),
+        Refusal("No."),
+    )
     assert built(USER, Message("assistant", parts))["messages"][1]["content"] == [
         {"type": "thinking", "thinking": "ours", "signature": "EqQB"},
         {"type": "redacted_thinking", "data": "opaque"},

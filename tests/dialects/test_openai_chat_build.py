@@ -22,7 +22,7 @@ from penstock.canon.request import (
     ToolResult,
 )
 from penstock.canon.target import Target
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.dialects.openai_chat import DIALECT
 from tests.corpus import CAPTURES, Capture, captures
 
@@ -261,7 +261,7 @@ BODY: dict[str, Any] = {
 
 def through(name: str, request: ChatRequest) -> ChatRequest:
     """The request as a server of that dialect reads what we would send it."""
-    there = dialect(name)
+    there = client_dialect(name)
     return there.parse_request(there.build_request(request, TARGET).body)
 
 
@@ -310,7 +310,7 @@ def test_what_real_clients_send_is_read_and_can_go_to_either_dialect(name: str):
     if not found:
         pytest.skip(f"no captured requests at {CAPTURES}")
     for capture in found:
-        ours = dialect(name)
+        ours = client_dialect(name)
         head = ours.read_head(capture.body)
         assert ours.forward_request(head, TARGET, {}).body
         request = ours.parse_request(capture.body)

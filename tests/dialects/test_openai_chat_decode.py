@@ -242,7 +242,7 @@ def test_reasoning_details_count_once_and_are_kept():
     driven = told(
         chunk({"reasoning": "Let me", "reasoning_details": [first]}), chunk({"reasoning_details": [last]}), said("Hi")
     )
-    assert driven.response.parts == (Reasoning("Let me", "EqQB", None, (first, last)), Text("Hi"))
+    assert driven.response.parts == (Reasoning("Let me", "EqQB", None, (first, last), "openai-chat"), Text("Hi"))
 
 
 def test_reasoning_details_alone():
@@ -253,7 +253,7 @@ def test_reasoning_details_alone():
 def test_encrypted_reasoning_has_a_block_without_words():
     detail = {"type": "reasoning.encrypted", "data": "opaque"}
     driven = told(chunk({"reasoning": None, "reasoning_details": [detail]}), said("Hi"))
-    assert driven.response.parts == (Reasoning("", None, None, (detail,)), Text("Hi"))
+    assert driven.response.parts == (Reasoning("", None, None, (detail,), "openai-chat"), Text("Hi"))
 
 
 def test_mistral_content_is_a_list_of_parts():

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.canon.events import Event, FinishReason, Reasoning
 from penstock.canon.response import Response
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.framing.document import DocumentFraming
 from penstock.framing.sse import SSEFraming
 from tests.corpus import Recording, each
@@ -27,14 +27,14 @@ AS_MESSAGES: dict[FinishReason, FinishReason] = {"content_filter": "refusal", "o
 
 def replay(name: str, data: bytes, *, document: bool = False) -> Driven:
     framing = DocumentFraming() if document else SSEFraming()
-    driven = drive(framing, dialect(name).decoder(document=document, provider="someone"), [data])
+    driven = drive(framing, client_dialect(name).decoder(document=document, provider="someone"), [data])
     check_events(driven.events, complete=driven.error is None)
     return driven
 
 
 def written(name: str, events: list[Event]) -> bytes:
     """As a relay writes it: one batch after the other."""
-    encoder = dialect(name).encoder(model=None, include_usage=True, request_id="r", created=0)
+    encoder = client_dialect(name).encoder(model=None, include_usage=True, request_id="r", created=0)
     return b"".join(encoder.encode(events[k : k + 2]) for k in range(0, len(events), 2))
 
 
@@ -68,7 +68,7 @@ def test_chat_as_messages(recording: Recording, document: bool):
         return
     sent = driven.response
     if document:
-        data = dialect(MESSAGES).write_document(sent, model=None, request_id="r", created=0)
+        data = client_dialect(MESSAGES).write_document(sent, model=None, request_id="r", created=0)
     else:
         data = written(MESSAGES, driven.events)
     again = replay(MESSAGES, data, document=document)
@@ -83,7 +83,7 @@ def test_messages_as_chat(recording: Recording, document: bool):
     assert driven.error is None
     sent = driven.response
     if document:
-        data = dialect(CHAT).write_document(sent, model=None, request_id="r", created=0)
+        data = client_dialect(CHAT).write_document(sent, model=None, request_id="r", created=0)
     else:
         data = written(CHAT, driven.events)
     again = replay(CHAT, data, document=document)
@@ -104,7 +104,7 @@ def test_messages_as_chat(recording: Recording, document: bool):
 def test_c4_a_cut_stream_is_cut_in_every_dialect(recording: Recording):
     driven = replay(MESSAGES, recording.data[: recording.data.index(b"event: message_stop")])
     assert driven.error is not None
-    encoder = dialect(CHAT).encoder(model=None, include_usage=True, request_id="r", created=0)
+    encoder = client_dialect(CHAT).encoder(model=None, include_usage=True, request_id="r", created=0)
     again = replay(CHAT, encoder.encode(driven.events) + encoder.error(driven.error))
     assert again.error is not None
     assert again.response.text == driven.response.text

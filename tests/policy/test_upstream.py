@@ -25,7 +25,7 @@ from penstock.canon.events import Progress
 from penstock.canon.request import ChatRequest, Message
 from penstock.canon.response import fold
 from penstock.canon.target import Secret, Target
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import MAX_ERROR_BODY_BYTES, upstream
 from penstock.streams.clocks import Timeouts
@@ -96,7 +96,7 @@ async def test_c1_one_attempt_is_one_request():
 @on_virtual_time
 async def test_a_call_of_the_same_dialect_is_forwarded_as_it_came():
     body = b'{ "messages":[{"new":1}], "model":"m","stream":true,"stream_options":{"include_usage":true} }'
-    ours = dialect("openai-chat")
+    ours = client_dialect("openai-chat")
     call = Call(
         request_id="r",
         model="m",

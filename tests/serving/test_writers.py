@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.canon.errors import PenstockError, Truncated
 from penstock.canon.target import Target
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.stream import EventStream
 from tests.corpus import Recording, each
@@ -30,7 +30,7 @@ async def relayed(
     """What a client reads of this reply, written as a route writes it."""
     reply = reply_to(script(*steps), name=name)
     stream = EventStream(reply, target=Target("up", "http://127.0.0.1:9/v1", name, "m"), dialect=name)
-    ours = dialect(client or name)
+    ours = client_dialect(client or name)
     encoder = ours.encoder(model=alias, include_usage=keep_usage, request_id="r", created=0)
     writer: Verbatim | Translated
     if client in (None, name):
@@ -251,7 +251,7 @@ def test_c2_a_translation_writes_each_batch_at_once():
     async def run() -> None:
         reply = reply_to(script(ROLE + HEL, LO, Hang()))
         stream = EventStream(reply, target=Target("up", "http://x", CHAT), dialect=CHAT)
-        encoder = dialect(MESSAGES).encoder(model="m", include_usage=True, request_id="r", created=0)
+        encoder = client_dialect(MESSAGES).encoder(model="m", include_usage=True, request_id="r", created=0)
         writer = Translated(encoder)
         first, second = writer.write(await anext(stream)), writer.write(await anext(stream))
         assert b'"Hel"' in first

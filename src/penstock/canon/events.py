@@ -29,18 +29,21 @@ class Text(Struct, frozen=True, tag="text"):
 
 
 class Reasoning(Struct, frozen=True, tag="reasoning"):
-    """`signature` and `redacted` are opaque and are their provider's own; `details` is OpenRouter's form."""
+    """`signature` and `redacted` are opaque, and mean something to the dialect `signed_by` alone, None where nobody
+    knows whose they are; `details` is OpenRouter's form."""
 
     text: str
     signature: str | None = None
     redacted: str | None = None
     details: tuple[Any, ...] = ()
+    signed_by: str | None = None
 
 
 class ToolCall(Struct, frozen=True, tag="tool_call"):
     """`raw` is the argument text as it came; `arguments` is None and `error` says why when it is not a JSON object.
 
     An empty `raw` means no arguments: `{}`. A `server` call is executed by the provider, not by the caller.
+    `signature` is Gemini's: it must come back with the call.
     """
 
     id: str
@@ -49,6 +52,7 @@ class ToolCall(Struct, frozen=True, tag="tool_call"):
     arguments: dict[str, Any] | None = None
     error: str | None = None
     server: bool = False
+    signature: str | None = None
 
 
 class Refusal(Struct, frozen=True, tag="refusal"):
@@ -81,6 +85,7 @@ class BlockStart(Struct, frozen=True, tag="block_start"):
     id: str | None = None
     name: str | None = None
     server: bool = False
+    signature: str | None = None
 
 
 class Delta(Struct, frozen=True, gc=False, tag="delta"):

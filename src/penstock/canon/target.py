@@ -26,7 +26,10 @@ class Secret:
 
 
 class Target(Struct, frozen=True):
-    """`url` is the base (`https://api.openai.com/v1`), `model` None where the caller's name is passed on."""
+    """`url` is the base (`https://api.openai.com/v1`), `model` None where the caller's name is passed on.
+
+    `auth` is where the key goes: None the dialect's own place, `bearer`, or a header's name (`api-key`).
+    """
 
     upstream: str
     url: str
@@ -35,6 +38,7 @@ class Target(Struct, frozen=True):
     key: Secret | None = None
     profile: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    auth: str | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.headers)  # their values may be keys

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 
 class HttpRequest(Struct, frozen=True):
-    """`url` is absolute. `headers` are in order, names in lower case; host, length and encoding are the transport's."""
+    """`url` is absolute. `headers` are in order, names in lower case; host, length and encoding are the transport's.
+
+    `dropped` names what the caller asked for and this wire has no word for.
+    """
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    dropped: tuple[str, ...] = ()
 
 
 class ConnectionLost(Exception):

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.canon.errors import InvalidRequest
 from penstock.canon.request import ChatRequest, Message, Tool
-from penstock.dialects import dialect as dialect_of
+from penstock.dialects import client_dialect
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 
@@ -70,4 +70,4 @@ def _tools(given: Sequence[Tool | Mapping[str, Any]]) -> list[Tool]:
 
 def _parsed(fields: dict[str, Any]) -> ChatRequest:
     """OpenAI's dicts, read by its own dialect, so that they mean what they mean on the wire."""
-    return dialect_of("openai-chat").parse_request(msgspec.json.encode({"model": "", **fields}))
+    return client_dialect("openai-chat").parse_request(msgspec.json.encode({"model": "", **fields}))

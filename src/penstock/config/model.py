@@ -92,5 +92,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     upstreams: dict[str, Upstream] = {}
     models: dict[str, str] = {}
     timeouts: Clocks = field(default_factory=Clocks)
+    #: refuse a request with a field that its upstream's dialect does not have, instead of leaving the field out
+    strict: bool = False
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from penstock.dialects.base import Dialect
+    from penstock.dialects.base import Dialect, UpstreamDialect
 
 #: name → package that holds its `DIALECT`
 DIALECTS = {
@@ -19,7 +19,17 @@ DIALECTS = {
 }
 
 
+#: the dialects that clients speak to us as well
+CLIENT_DIALECTS = frozenset({"anthropic-messages", "openai-chat"})
+
+
 @cache
-def dialect(name: str) -> Dialect:
+def dialect(name: str) -> UpstreamDialect:
     """The dialect of that name, which must be one of `DIALECTS`."""
-    return cast("Dialect", import_module(DIALECTS[name]).DIALECT)
+    return cast("UpstreamDialect", import_module(DIALECTS[name]).DIALECT)
+
+
+def client_dialect(name: str) -> Dialect:
+    """The dialect of that name, which must be one of `CLIENT_DIALECTS`."""
+    assert name in CLIENT_DIALECTS, name
+    return cast("Dialect", dialect(name))

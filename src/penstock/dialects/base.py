@@ -1,8 +1,9 @@
 """What a dialect is: one object per wire language, both directions. Pure: bytes and values in, bytes and values out.
 
-Towards an upstream: `build_request` or `forward_request`, `decoder`, `read_error`. Towards a client: `read_head` or
-`parse_request`, `encoder`, `write_document`, `write_error`. A dialect holds no state; decoders and encoders hold one
-stream's. Whatever a caller sent that is wrong raises a `RequestError` with the field's path.
+Towards an upstream: `build_request`, `decoder`, `read_error`. Towards a client: `read_head` or `parse_request`,
+`encoder`, `write_document`, `write_error`, and `forward_request` for an upstream that speaks the client's own dialect.
+A dialect holds no state; decoders and encoders hold one stream's. Whatever a caller sent that is wrong raises a
+`RequestError` with the field's path.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from penstock.canon.errors import InvalidRequest, PenstockError, StatusError
+from penstock.canon.events import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,12 +44,16 @@ class Mark(Enum):
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """What a request says at its top level: enough to choose a target and to forward the rest unread."""
+    """What a request says at its top level: enough to choose a target and to forward the rest unread.
+
+    `path` is the URL's path and query where they say part of it, as Gemini's do; otherwise empty.
+    """
 
     model: str
     stream: bool
     include_usage: bool
     body: bytes
+    path: str = ""
 
     @property
     def fields(self) -> dict[str, msgspec.Raw]:
@@ -82,35 +88,47 @@ class Encoder(Protocol):
     def error(self, error: PenstockError) -> bytes: ...
 
 
-class Dialect(Protocol):
+class UpstreamDialect(Protocol):
+    """Towards an upstream. `streams_as` is the framing of its streams, by the framing's name."""
+
     name: str
-    #: appended to a target's base URL
-    path: str
+    streams_as: str
+
+    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
+        """Raises `Unsupported` for what would change the meaning; `dropped` names the harmless rest."""
+        ...
+
+    def decoder(self, *, document: bool, provider: str | None = None, profile: str | None = None) -> Decoder: ...
+
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes, target: str) -> StatusError: ...
+
+
+class Dialect(UpstreamDialect, Protocol):
+    """Towards a client as well. One dialect may be several objects where its streams have several forms."""
+
     #: the content type of its streams
     stream_type: str
     #: what a client sees while nothing happens, and the word that ends a complete stream (empty: none)
     heartbeat: bytes
     terminator: bytes
-    #: client headers that belong to the dialect and go on to an upstream that speaks it
-    forwarded_headers: frozenset[str]
-
-    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest: ...
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest: ...
 
-    def decoder(self, *, document: bool, provider: str | None = None) -> Decoder: ...
+    def read_head(self, body: bytes, path: str = "") -> RequestHead: ...
 
-    def read_error(self, status: int, headers: Mapping[str, str], body: bytes, target: str) -> StatusError: ...
-
-    def read_head(self, body: bytes) -> RequestHead: ...
-
-    def parse_request(self, body: bytes) -> ChatRequest: ...
+    def parse_request(self, body: bytes, path: str = "") -> ChatRequest: ...
 
     def encoder(self, *, model: str | None, include_usage: bool, request_id: str, created: int) -> Encoder: ...
 
     def write_document(self, response: Response, *, model: str | None, request_id: str, created: int) -> bytes: ...
 
     def write_error(self, error: PenstockError, request_id: str | None) -> bytes: ...
+
+
+def call_names(request: ChatRequest) -> dict[str, str]:
+    """Call id → tool, for wires whose results must name it and for clients that did not."""
+    parts = [part for message in request.messages for part in message.parts]
+    return {part.id: part.name for part in parts if isinstance(part, ToolCall)}
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -135,6 +153,34 @@ def _missing_field(message: str) -> str | None:
 
 def endpoint(target: Target, path: str) -> str:
     return target.url.rstrip("/") + path
+
+
+def key_headers(target: Target, own: str = "bearer") -> tuple[tuple[str, str], ...]:
+    """The target's key in its header; `own` is the dialect's way, which the target's `auth` may overrule."""
+    if target.key is None:
+        return ()
+    place = target.auth or own
+    if place == "bearer":
+        return (("authorization", f"Bearer {target.key.reveal()}"),)
+    return ((place.lower(), target.key.reveal()),)
+
+
+def foreign_extras(request: ChatRequest, own: str) -> list[str]:
+    """What the client's dialect said that has no name in ours and none in the upstream's: nothing is sent for it."""
+    return [field for dialect, fields in request.extras.items() if dialect != own for field in fields]
+
+
+def finished_call(id_: str, name: str, raw: str, *, server: bool = False, signature: str | None = None) -> ToolCall:
+    """A call whose argument text is whole: parsed once, never repaired."""
+    if not raw.strip():
+        return ToolCall(id_, name, raw, {}, None, server, signature)
+    try:
+        arguments = msgspec.json.decode(raw)
+    except JSON_ERRORS as error:
+        return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server, signature)
+    if not isinstance(arguments, dict):
+        return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server, signature)
+    return ToolCall(id_, name, raw, arguments, None, server, signature)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

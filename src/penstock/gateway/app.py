@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.config.load import targets
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
@@ -49,7 +49,11 @@ def gateway(config: Config, transport: Transport) -> App:
 
     def chat(name: str) -> Route:
         return chat_route(
-            dialect(name), handler, max_body_bytes=config.server.max_body, heartbeat_s=config.heartbeat.interval
+            client_dialect(name),
+            handler,
+            max_body_bytes=config.server.max_body,
+            heartbeat_s=config.heartbeat.interval,
+            strict=config.strict,
         )
 
     async def startup() -> None:

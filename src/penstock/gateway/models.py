@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.canon.errors import ConnectError, PenstockError
 from penstock.canon.wire import ConnectionLost, HttpRequest
-from penstock.dialects import dialect as dialect_of
+from penstock.dialects import client_dialect
 from penstock.dialects.base import endpoint
 from penstock.serving.asgi import header, new_request_id, refuse, respond
 from penstock.serving.context import fetch_json
@@ -39,7 +39,10 @@ def models_route(routes: Routes, transport: Transport) -> Route:
             asked = ", ".join(target.url for target in routes.open_targets)
             error = ConnectError(f"No upstream told its models: {asked}.", fix="Start it, or correct its url.")
             await refuse(
-                send, error, dialect_of("anthropic-messages" if speaks_anthropic else "openai-chat"), new_request_id()
+                send,
+                error,
+                client_dialect("anthropic-messages" if speaks_anthropic else "openai-chat"),
+                new_request_id(),
             )
             return
         await respond(send, 200, _written(owners))

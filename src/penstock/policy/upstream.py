@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.canon.errors import PenstockError
+from penstock.canon.errors import PenstockError, Unsupported
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects import dialect as dialect_of
 from penstock.framing.choose import choose_framing
@@ -20,7 +20,7 @@ from penstock.streams.stream import Chooser, EventStream, Reply
 if TYPE_CHECKING:
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpRequest, HttpResponse
-    from penstock.dialects.base import Decoder, Dialect
+    from penstock.dialects.base import Decoder, UpstreamDialect
     from penstock.framing.base import Framing
     from penstock.streams.clocks import Timeouts
     from penstock.streams.handler import Call, Handler
@@ -54,8 +54,7 @@ class _Asking:
     async def __aenter__(self) -> EventStream:
         call, target = self._call, self._call.target
         assert target is not None, "routing comes before the leaf"
-        dialect = dialect_of(target.dialect)
-        request = _request(call, dialect, target)
+        dialect, request = _request(call, target)
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
         clocks = Clocks(self._timeouts, now=call.now, began=call.began)
@@ -88,18 +87,31 @@ class _Asking:
             self._attempt.error = self._reply.error.kind
 
 
-def _request(call: Call, dialect: Dialect, target: Target) -> HttpRequest:
-    if call.dialect is dialect and call.head is not None:
-        return dialect.forward_request(call.head, target, call.headers)
-    return dialect.build_request(call.request, target)
+def _request(call: Call, target: Target) -> tuple[UpstreamDialect, HttpRequest]:
+    """The same dialect is forwarded, by the client's own form of it; any other is built."""
+    client = call.dialect
+    if client is not None and client.name == target.dialect and call.head is not None:
+        return client, client.forward_request(call.head, target, call.headers)
+    dialect = dialect_of(target.dialect)
+    request = dialect.build_request(call.request, target)
+    if request.dropped and call.strict:
+        raise Unsupported(
+            f"The model's dialect ({dialect.name}) has no {', '.join(request.dropped)}.",
+            param=request.dropped[0],
+            fix="Leave it out, or allow it to be left out with strict: false.",
+        )
+    call.dropped = request.dropped
+    return dialect, request
 
 
-def _chooser(response: HttpResponse, dialect: Dialect, target: Target) -> Chooser:
+def _chooser(response: HttpResponse, dialect: UpstreamDialect, target: Target) -> Chooser:
     def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
         framing = choose_framing(response.headers.get("content-type"), first, is_all=is_all)
         if framing is None:
             return None
-        return framing, dialect.decoder(document=framing.name == "document", provider=target.upstream)
+        return framing, dialect.decoder(
+            document=framing.name == "document", provider=target.upstream, profile=target.profile
+        )
 
     return choose
 

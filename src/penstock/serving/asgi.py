@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
-from penstock.dialects import dialect as dialect_of
+from penstock.dialects import client_dialect
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -162,7 +162,7 @@ class App:
     async def _no_route(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
         allowed = sorted(method for method, known in self._routes if known == path)
-        dialect = dialect_of("anthropic-messages" if path.startswith("/v1/messages") else "openai-chat")
+        dialect = client_dialect("anthropic-messages" if path.startswith("/v1/messages") else "openai-chat")
         if allowed:
             error = UnknownRoute(f"{path} takes {' and '.join(allowed)}, not {scope['method']}.", param="path")
             error.status = 405

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from penstock.streams.stream import EventStream
 
 
-def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heartbeat_s: float | None) -> Route:
+def chat_route(
+    dialect: Dialect, handler: Handler, *, max_body_bytes: int, heartbeat_s: float | None, strict: bool = False
+) -> Route:
     """The ASGI callable that answers `dialect`'s requests by `handler`."""
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
         try:
             body = await read_body(scope, receive, max_body_bytes)
-            head = dialect.read_head(body)
+            head = dialect.read_head(body, _path(scope))
         except ClientGone:
             return
         except RequestError as error:
@@ -49,11 +51,19 @@ def chat_route(dialect: Dialect, handler: Handler, *, max_body_bytes: int, heart
             body=body,
             headers=ClientHeaders(scope["headers"]),
             route=scope["path"],
+            strict=strict,
         )
         exchange = _stream if head.stream else _document
         await unless_gone(call, exchange(call, dialect, handler, scope, send, heartbeat_s), scope, receive)
 
     return route
+
+
+def _path(scope: Scope) -> str:
+    """Path and query as they were sent: some dialects say the model there."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return str((raw + b"?" + query if query else raw).decode("latin-1"))
 
 
 async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Scope, receive: Receive) -> None:
@@ -191,6 +201,8 @@ def _headers(call: Call, stream: EventStream) -> list[Header]:
     ]
     if call.stream and stream.is_document:
         headers.append((b"x-penstock-synthetic", b"true"))
+    if call.dropped:
+        headers.append((b"x-penstock-dropped", ", ".join(call.dropped).encode("ascii", "replace")))
     return headers
 
 

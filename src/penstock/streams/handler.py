@@ -51,8 +51,9 @@ class Call:
     """One request on its way. `dialect`, `head` and `body` are the client's; a library call has `request` alone."""
 
     __slots__ = (
-        "_request", "attempts", "began", "began_unix", "body", "dialect", "head", "headers", "http_status", "key_name",
-        "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stream", "target",
+        "_request", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers", "http_status",
+        "key_name", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stream", "strict",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Call:
         headers: Mapping[str, str] | None = None,
         route: str | None = None,
         target: Target | None = None,
+        strict: bool = False,
         narrate: Callable[[Progress], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +83,10 @@ class Call:
         self.headers = headers or {}
         self.route = route
         self.target = target
+        #: refuse what the upstream's dialect has no word for, instead of leaving it out
+        self.strict = strict
+        #: what was left out of the request, by the names that the client gave
+        self.dropped: tuple[str, ...] = ()
         self.narrate = narrate
         self.now = now
         self.began = now()
@@ -97,7 +103,7 @@ class Call:
         """The request in no dialect; parsed when first asked for, which a same-dialect call never does."""
         if self._request is None:
             assert self.dialect is not None, "a call has a request, or a dialect to parse one"
-            self._request = self.dialect.parse_request(self.body)
+            self._request = self.dialect.parse_request(self.body, self.head.path if self.head is not None else "")
         return self._request
 
     def __repr__(self) -> str:

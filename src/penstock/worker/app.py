@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.canon.errors import ConnectError, Overloaded
 from penstock.canon.wire import HttpRequest
-from penstock.dialects import dialect
+from penstock.dialects import client_dialect
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, new_request_id, refuse, respond
 from penstock.serving.context import ContextWindows, fetch_json
@@ -43,7 +43,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
     handler = compose(upstream(transport, TIMEOUTS), recorded(bus.publish, context_window=windows.get), loading.layer)
 
     def chat(name: str) -> Route:
-        return chat_route(dialect(name), handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
+        return chat_route(client_dialect(name), handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
 
     async def health(scope: Scope, receive: Receive, send: Send) -> None:
         status = {"status": loading.status, "model": engine.model, "version": version("penstock")}
@@ -58,7 +58,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
         error: PenstockError
         if loading.target is None:
             error = Overloaded(f"The model {engine.model} is loading.", status=503, retry_after_s=1)
-            await refuse(send, error, dialect("openai-chat"), new_request_id())
+            await refuse(send, error, client_dialect("openai-chat"), new_request_id())
             return
         base, key = loading.target.url.removesuffix("/v1"), loading.target.key
         assert key is not None
@@ -66,7 +66,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
         found = await fetch_json(transport, request)
         if found is None:
             error = ConnectError("The engine does not tell its properties.")
-            await refuse(send, error, dialect("openai-chat"), new_request_id())
+            await refuse(send, error, client_dialect("openai-chat"), new_request_id())
             return
         await respond(send, 200, msgspec.json.encode(found))
 

@@ -29,7 +29,7 @@ from penstock.canon.errors import (
 )
 from penstock.canon.events import BlockStart, Delta, Finish, Progress, Timings
 from penstock.canon.usage import Usage
-from penstock.dialects import dialect as dialect_of
+from penstock.dialects import client_dialect
 from penstock.dialects.base import decode_body
 from penstock.framing.sse import write_event
 from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse
@@ -91,7 +91,7 @@ def chat_body(body: bytes, model: str) -> bytes:
 
 
 def execute_route(model: str, handler: Handler, *, max_body_bytes: int, heartbeat_s: float | None) -> Route:
-    chat = dialect_of(_CHAT)
+    chat = client_dialect(_CHAT)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
@@ -116,7 +116,7 @@ async def _execute(call: Call, handler: Handler, scope: Scope, send: Send, heart
         send,
         call,
         content_type="text/event-stream",
-        heartbeat=dialect_of(_CHAT).heartbeat,
+        heartbeat=client_dialect(_CHAT).heartbeat,
         heartbeat_s=heartbeat_s,
         connection=connection_of(scope),
     )

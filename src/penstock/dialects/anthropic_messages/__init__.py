@@ -8,7 +8,7 @@ from penstock.canon.wire import HttpRequest
 from penstock.dialects.anthropic_messages import encode, errors, request
 from penstock.dialects.anthropic_messages.build import build_body
 from penstock.dialects.anthropic_messages.decode import decoder
-from penstock.dialects.base import endpoint
+from penstock.dialects.base import endpoint, key_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,10 +24,10 @@ VERSION = "2023-06-01"
 class AnthropicMessages:
     name = "anthropic-messages"
     path = "/messages"
+    streams_as = "sse"
     stream_type = "text/event-stream"
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
-    forwarded_headers = frozenset({"anthropic-version", "anthropic-beta"})
 
     read_head = staticmethod(request.read_head)
     parse_request = staticmethod(request.parse_request)
@@ -39,7 +39,8 @@ class AnthropicMessages:
 
     def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
         headers = self._headers(target, request.stream, {})
-        return HttpRequest("POST", endpoint(target, self.path), headers, build_body(request, target))
+        body, dropped = build_body(request, target)
+        return HttpRequest("POST", endpoint(target, self.path), headers, body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
         body = request.forwarded_body(head, target.model)
@@ -55,8 +56,7 @@ class AnthropicMessages:
         }
         if "anthropic-beta" in client:
             headers["anthropic-beta"] = client["anthropic-beta"]
-        if target.key is not None:
-            headers["x-api-key"] = target.key.reveal()
+        headers.update(key_headers(target, "x-api-key"))
         return tuple((headers | {name.lower(): value for name, value in target.headers}).items())
 
 

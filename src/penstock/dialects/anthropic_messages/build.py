@@ -18,6 +18,7 @@ from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.anthropic_messages.request import EXTRAS
 from penstock.dialects.anthropic_messages.wire import call_input
+from penstock.dialects.base import foreign_extras
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -29,8 +30,10 @@ MIN_BUDGET = 1024
 BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 
 
-def build_body(request: ChatRequest, target: Target) -> bytes:
-    turns = _Turns()
+def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
+    """The body, and the names of what it leaves out."""
+    dropped = [name for name in ("seed", "presence_penalty", "frequency_penalty") if getattr(request, name) is not None]
+    turns = _Turns(dropped)
     for message in request.messages:
         turns.add(message)
     system = turns.system
@@ -57,7 +60,8 @@ def build_body(request: ChatRequest, target: Target) -> bytes:
     if request.output is not None and request.output.kind == "schema":
         body["output_config"] = {"format": {"type": "json_schema", "schema": request.output.schema or {}}}
     extras = request.extras.get(EXTRAS, {})
-    return msgspec.json.encode({**body, **extras})
+    dropped += foreign_extras(request, EXTRAS)
+    return msgspec.json.encode({**body, **extras}), tuple(dict.fromkeys(dropped))
 
 
 def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
@@ -101,7 +105,8 @@ def _add_thinking(request: ChatRequest, body: dict[str, Any]) -> None:
 class _Turns:
     """Messages → `system` and alternating turns, each turn's tool results first."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: list[str]) -> None:
+        self._dropped = dropped
         self.system: list[dict[str, Any]] = []
         self._turns: list[tuple[str, list[dict[str, Any]]]] = []
         self._ids: dict[str, str] = {}
@@ -160,11 +165,13 @@ class _Turns:
             case ToolResult():
                 return self._result(part)
             case Reasoning():
+                # A thought without its signature is refused, and so is one with somebody else's.
+                if part.signed_by not in (None, EXTRAS) or not (part.redacted or part.signature):
+                    self._dropped.append("reasoning")
+                    return None
                 if part.redacted is not None:
                     return {"type": "redacted_thinking", "data": part.redacted}
-                # Without its signature a thought is refused; nobody else's can have one.
-                signed = {"type": "thinking", "thinking": part.text, "signature": part.signature}
-                return signed if part.signature else None
+                return {"type": "thinking", "thinking": part.text, "signature": part.signature}
             case Image() if role != "assistant":
                 return _image(part)
             case File() if role != "assistant":

@@ -35,10 +35,9 @@ from penstock.dialects.anthropic_messages.wire import (
     block_kind,
     decode_frame,
     finish_reason,
-    finished_call,
     read_usage,
 )
-from penstock.dialects.base import JSON_ERRORS, Mark, is_cut, load_json, repaired
+from penstock.dialects.base import JSON_ERRORS, Mark, finished_call, is_cut, load_json, repaired
 from penstock.framing.base import Frame
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ _SPEECH: dict[BlockKind, str] = {
 _UNANNOUNCED = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
 
 
-def decoder(*, document: bool, provider: str | None = None) -> Decoder:
+def decoder(*, document: bool, provider: str | None = None, profile: str | None = None) -> Decoder:
     return DocumentDecoder(provider) if document else StreamDecoder(provider)
 
 
@@ -116,7 +115,10 @@ class _Block:
             case "text":
                 return Text(text, tuple(self.annotations))
             case "reasoning":
-                return Reasoning(text, self.signature or None, word(self.raw.get("data")))
+                redacted = word(self.raw.get("data"))
+                if not self.signature and redacted is None:
+                    return Reasoning(text)
+                return Reasoning(text, self.signature or None, redacted, signed_by="anthropic-messages")
             case "tool_call":
                 return finished_call(self.id or "", self.name or "", text, server=self.is_server)
         return Custom(self.wire_kind, self.raw)

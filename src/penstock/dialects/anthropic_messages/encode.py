@@ -31,6 +31,7 @@ from penstock.canon.events import (
 )
 from penstock.dialects.anthropic_messages.errors import write_streamed
 from penstock.dialects.anthropic_messages.wire import CITATIONS, OWN_BLOCKS, call_input, stop_word, write_usage
+from penstock.dialects.signatures import marked, signed_id
 from penstock.framing.sse import write_event
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from penstock.canon.response import Response
     from penstock.canon.usage import Usage
 
+#: the dialect that an unmarked signature belongs to here
+OWN = "anthropic-messages"
 HEARTBEAT = b'event: ping\ndata: {"type": "ping"}\n\n'
 TERMINATOR = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
@@ -163,7 +166,7 @@ class MessagesEncoder:
         if start.kind == "tool_call":
             self._has_calls = self._has_calls or not start.server
             kind = "server_tool_use" if start.server else "tool_use"
-            id_ = start.id or f"toolu_{_plain(self._request_id)}_{start.i}"
+            id_ = signed_id(start.id or f"toolu_{_plain(self._request_id)}_{start.i}", start.signature)
             self._open(live, {"type": kind, "id": id_, "name": start.name or "", "input": {}}, out)
         elif start.kind in ("text", "refusal"):
             self._has_refusal = self._has_refusal or start.kind == "refusal"
@@ -204,11 +207,11 @@ class MessagesEncoder:
             if part.signature:
                 if not live.is_open:  # a thought that is not shown, only proved
                     self._open(live, _THINKING, out)
-                self._delta({"type": "signature_delta", "signature": part.signature}, out)
+                self._delta({"type": "signature_delta", "signature": marked(part.signature, part.signed_by, OWN)}, out)
             if live.is_open:
                 self._shut(live, out)
             if part.redacted is not None:
-                self._open(live, {"type": "redacted_thinking", "data": part.redacted}, out)
+                self._open(live, {"type": "redacted_thinking", "data": marked(part.redacted, part.signed_by, OWN)}, out)
         elif (own := own_block(part)) is not None:
             self._open(live, own, out)
         if live.is_open:
@@ -255,13 +258,14 @@ def _content(part: Part, fallback_id: str) -> list[dict[str, Any]]:
         case Reasoning():
             blocks: list[dict[str, Any]] = []
             if part.text or part.signature:
-                blocks.append({"type": "thinking", "thinking": part.text, "signature": part.signature or ""})
+                signature = marked(part.signature, part.signed_by, OWN) if part.signature else ""
+                blocks.append({"type": "thinking", "thinking": part.text, "signature": signature})
             if part.redacted is not None:
-                blocks.append({"type": "redacted_thinking", "data": part.redacted})
+                blocks.append({"type": "redacted_thinking", "data": marked(part.redacted, part.signed_by, OWN)})
             return blocks
         case ToolCall():
             kind = "server_tool_use" if part.server else "tool_use"
-            id_ = part.id or f"toolu_{fallback_id}"
+            id_ = signed_id(part.id or f"toolu_{fallback_id}", part.signature)
             return [{"type": kind, "id": id_, "name": part.name, "input": call_input(part)}]
     own = own_block(part)
     return [] if own is None else [own]

@@ -24,6 +24,7 @@ from penstock.canon.request import (
     ToolResult,
 )
 from penstock.dialects.base import RequestHead, decode_body
+from penstock.dialects.signatures import split_id, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,7 @@ _KNOWN = frozenset(_Request.__struct_fields__)
 EXTRAS = "anthropic-messages"
 
 
-def read_head(body: bytes) -> RequestHead:
+def read_head(body: bytes, path: str = "") -> RequestHead:
     shape = decode_body(_shape, body)
     _check(shape.messages, shape.max_tokens)
     return RequestHead(shape.model, bool(shape.stream), True, body)
@@ -165,7 +166,7 @@ def _check(messages: list[Any], max_tokens: int) -> None:
 # --- a client's request → ours ---------------------------------------------------------------------------------------
 
 
-def parse_request(body: bytes) -> ChatRequest:
+def parse_request(body: bytes, path: str = "") -> ChatRequest:
     given = decode_body(_request, body)
     _check(given.messages, given.max_tokens)
     messages = [Message("system", tuple(_system(given.system, "system")))] if given.system else []
@@ -316,11 +317,12 @@ def _tool_use(block: _Block, path: str) -> ToolCall:
     if not isinstance(given, dict):
         raise InvalidRequest(f"`{path}.input` must be an object.", param=f"{path}.input")
     id_, name = _need(block.id, f"{path}.id"), _need(block.name, f"{path}.name")
-    return ToolCall(id_, name, msgspec.json.encode(given).decode(), given)
+    id_, signature = split_id(id_)
+    return ToolCall(id_, name, msgspec.json.encode(given).decode(), given, signature=signature)
 
 
 def _tool_result(block: _Block, path: str) -> ToolResult:
-    id_, content = _need(block.tool_use_id, f"{path}.tool_use_id"), block.content
+    id_, content = split_id(_need(block.tool_use_id, f"{path}.tool_use_id"))[0], block.content
     parts: list[Text | Image | File] = []
     if isinstance(content, str):
         parts.append(Text(content))
@@ -337,6 +339,19 @@ def _tool_result(block: _Block, path: str) -> ToolResult:
     return ToolResult(id_, tuple(parts), bool(block.is_error))
 
 
+def _thinking(block: _Block, path: str) -> Reasoning:
+    text = _need(block.thinking, f"{path}.thinking")
+    if not block.signature:
+        return Reasoning(text)
+    signature, owner = unmarked(block.signature, EXTRAS)
+    return Reasoning(text, signature, signed_by=owner)
+
+
+def _redacted(block: _Block, path: str) -> Reasoning:
+    data, owner = unmarked(_need(block.data, f"{path}.data"), EXTRAS)
+    return Reasoning("", redacted=data, signed_by=owner)
+
+
 _PARTS: dict[str, Callable[[_Block, str], ContentPart]] = {
     "text": _text,
     "image": _image,
@@ -344,8 +359,8 @@ _PARTS: dict[str, Callable[[_Block, str], ContentPart]] = {
     "search_result": _search_result,
     "tool_use": _tool_use,
     "tool_result": _tool_result,
-    "thinking": lambda block, path: Reasoning(_need(block.thinking, f"{path}.thinking"), block.signature or None),
-    "redacted_thinking": lambda block, path: Reasoning("", redacted=_need(block.data, f"{path}.data")),
+    "thinking": _thinking,
+    "redacted_thinking": _redacted,
 }
 
 

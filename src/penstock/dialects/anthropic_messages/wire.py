@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.canon.events import BlockKind, FinishReason, ToolCall
 from penstock.canon.usage import Usage, whole
-from penstock.dialects.base import JSON_ERRORS
+from penstock.dialects.base import finished_call
 
 
 class DeltaBody(msgspec.Struct, gc=False):
@@ -108,19 +108,6 @@ def stop_word(reason: FinishReason, raw: str | None, *, has_calls: bool, has_ref
     if word == "end_turn" and has_calls:
         return "tool_use"
     return "refusal" if word == "end_turn" and has_refusal else word
-
-
-def finished_call(id_: str, name: str, raw: str, *, server: bool = False) -> ToolCall:
-    """A call whose argument text is whole: parsed once, never repaired."""
-    if not raw.strip():
-        return ToolCall(id_, name, raw, {}, None, server)
-    try:
-        arguments = msgspec.json.decode(raw)
-    except JSON_ERRORS as error:
-        return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server)
-    if not isinstance(arguments, dict):
-        return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server)
-    return ToolCall(id_, name, raw, arguments, None, server)
 
 
 def call_input(call: ToolCall) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.canon.wire import HttpRequest
-from penstock.dialects.base import endpoint
+from penstock.dialects.base import endpoint, key_headers
 from penstock.dialects.openai_chat import encode, errors, request
 from penstock.dialects.openai_chat.build import build_body
 from penstock.dialects.openai_chat.decode import ChatDecoder
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class OpenAIChat:
     name = "openai-chat"
     path = "/chat/completions"
+    streams_as = "sse"
     stream_type = "text/event-stream"
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
@@ -36,9 +37,8 @@ class OpenAIChat:
     write_error = staticmethod(errors.write_error)
 
     def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
-        return HttpRequest(
-            "POST", endpoint(target, self.path), self._headers(target, request.stream), build_body(request, target)
-        )
+        body, dropped = build_body(request, target)
+        return HttpRequest("POST", endpoint(target, self.path), self._headers(target, request.stream), body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
         passed = tuple((name, headers[name]) for name in self.forwarded_headers if name in headers)
@@ -48,8 +48,7 @@ class OpenAIChat:
     @staticmethod
     def _headers(target: Target, stream: bool) -> tuple[tuple[str, str], ...]:
         accept = "text/event-stream" if stream else "application/json"
-        headers = (("content-type", "application/json"), ("accept", accept), *target.headers)
-        return (*headers, ("authorization", f"Bearer {target.key.reveal()}")) if target.key else headers
+        return ("content-type", "application/json"), ("accept", accept), *target.headers, *key_headers(target)
 
 
 DIALECT = OpenAIChat()

@@ -9,12 +9,14 @@ import msgspec
 from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolChoice, ToolResult
+from penstock.dialects.base import foreign_extras
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
 
 
-def build_body(request: ChatRequest, target: Target) -> bytes:
+def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
+    """The body, and the names of what it leaves out."""
     messages: list[dict[str, Any]] = []
     for message in request.messages:
         messages += _messages(message)
@@ -64,7 +66,10 @@ def build_body(request: ChatRequest, target: Target) -> bytes:
             }
         )
     body.update(request.extras.get("openai-chat", {}))
-    return msgspec.json.encode(body)
+    dropped = foreign_extras(request, "openai-chat")
+    if target.profile == "openai" and request.top_k is not None:
+        dropped.append("top_k")
+    return msgspec.json.encode(body), tuple(dict.fromkeys(dropped))
 
 
 def _messages(message: Message) -> list[dict[str, Any]]:

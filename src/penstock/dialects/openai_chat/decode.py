@@ -42,7 +42,7 @@ _COMMENT, _PING, _EMPTY = KeepAlive("comment"), KeepAlive("ping"), KeepAlive("em
 class ChatDecoder:
     """Frames of one reply → events. `document`: the frame is a whole completion."""
 
-    def __init__(self, *, document: bool, provider: str | None = None) -> None:
+    def __init__(self, *, document: bool, provider: str | None = None, profile: str | None = None) -> None:
         self.proved = False
         self.done = False
         self._document = document
@@ -307,7 +307,9 @@ class ChatDecoder:
             part = Refusal(text)
         else:
             signatures = [d["signature"] for d in self._details if isinstance(d.get("signature"), str)]
-            part = Reasoning(text, signature=signatures[-1] if signatures else None, details=tuple(self._details))
+            signature = signatures[-1] if signatures else None
+            owner = "openai-chat" if self._details else None
+            part = Reasoning(text, signature, details=tuple(self._details), signed_by=owner)
             self._details = []
         events.append(BlockEnd(self._i, part))
         self._kind = None

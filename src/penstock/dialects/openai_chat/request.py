@@ -24,8 +24,7 @@ from penstock.canon.request import (
     ToolChoice,
     ToolResult,
 )
-from penstock.dialects.base import RequestHead, decode_body
-from penstock.dialects.openai_chat.tools import finished_call
+from penstock.dialects.base import RequestHead, decode_body, finished_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +123,7 @@ _request = msgspec.json.Decoder(_Request)
 _KNOWN = frozenset(_Request.__struct_fields__)
 
 
-def read_head(body: bytes) -> RequestHead:
+def read_head(body: bytes, path: str = "") -> RequestHead:
     shape = decode_body(_shape, body)
     if not shape.messages:
         raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")
@@ -150,7 +149,7 @@ def forwarded_body(head: RequestHead, model: str | None) -> bytes:
 # --- a client's request → ours ---------------------------------------------------------------------------------------
 
 
-def parse_request(body: bytes) -> ChatRequest:
+def parse_request(body: bytes, path: str = "") -> ChatRequest:
     given = decode_body(_request, body)
     if (given.n or 1) > 1:
         raise Unsupported("`n` above 1 cannot be translated to this model's dialect.", param="n", fix="Ask n times.")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, ToolCall
-from penstock.dialects.base import JSON_ERRORS
+from penstock.canon.events import BlockEnd, BlockStart, Delta, Event
+from penstock.dialects.base import finished_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,16 +90,3 @@ def _is_repeated(piece: str, pieces: list[str]) -> bool:
     if not (piece.startswith("{") and piece.endswith("}") and len(piece) > 2):
         return False
     return piece == "".join(pieces)
-
-
-def finished_call(id_: str, name: str, raw: str, *, server: bool = False) -> ToolCall:
-    """A call whose argument text is whole: parsed once, never repaired."""
-    if not raw.strip():
-        return ToolCall(id_, name, raw, {}, None, server)
-    try:
-        arguments = msgspec.json.decode(raw)
-    except JSON_ERRORS as error:
-        return ToolCall(id_, name, raw, None, f"the arguments are not valid JSON: {error}", server)
-    if not isinstance(arguments, dict):
-        return ToolCall(id_, name, raw, None, "the arguments are JSON, but not an object", server)
-    return ToolCall(id_, name, raw, arguments, None, server)
