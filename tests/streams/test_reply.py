@@ -138,7 +138,7 @@ async def test_c12_a_document_is_a_stream():
     body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
     reply = reply_to(MemoryResponse(Answer(headers={"content-type": "application/json"}, chunks=(body[:9], body[9:]))))
     heard = await heard_of(reply)
-    assert reply.is_document
+    assert reply.framing == "document"
     assert heard.response.text == "Hi"
 
 

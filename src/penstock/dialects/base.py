@@ -111,6 +111,10 @@ class Dialect(UpstreamDialect, Protocol):
     #: what a client sees while nothing happens, and the word that ends a complete stream (empty: none)
     heartbeat: bytes
     terminator: bytes
+    #: the member that names the model in a reply
+    model_key: str
+    #: the kinds of server whose own stream in this dialect leaves out what its clients need
+    mended_profiles: frozenset[str]
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest: ...
 

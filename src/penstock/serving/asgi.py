@@ -126,7 +126,10 @@ async def refuse(send: Send, error: PenstockError, dialect: Dialect, request_id:
 
 
 class App:
-    """Routes by (method, path); `startup` and `shutdown` run with the server's own."""
+    """Routes by (method, path); `startup` and `shutdown` run with the server's own.
+
+    A path that ends in `/` stands for all below it, and is looked for when no other fits.
+    """
 
     def __init__(
         self,
@@ -136,6 +139,9 @@ class App:
         shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._routes = routes
+        self._below = [
+            (method, path, route) for (method, path), route in routes.items() if len(path) > 1 and path[-1] == "/"
+        ]
         self._startup = startup
         self._shutdown = shutdown
         #: what ended the application from within; the server stops and its caller raises it
@@ -151,6 +157,8 @@ class App:
         if scope["type"] == "http":
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
+                route = self._route_below(scope)
+            if route is None:
                 await self._no_route(scope, send)
             else:
                 await route(scope, receive, send)
@@ -158,6 +166,10 @@ class App:
             await self._lifespan(receive, send)
         else:  # a WebSocket: nobody speaks it here
             await send({"type": "websocket.close", "code": 1000})
+
+    def _route_below(self, scope: Scope) -> Route | None:
+        method, path = scope["method"], scope["path"]
+        return next((route for known, below, route in self._below if known == method and path.startswith(below)), None)
 
     async def _no_route(self, scope: Scope, send: Send) -> None:
         path = scope["path"]

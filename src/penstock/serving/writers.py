@@ -8,6 +8,7 @@ only on a proved ending). `Translated` encodes events. Both are told of the end 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,28 +23,38 @@ if TYPE_CHECKING:
     from penstock.streams.batch import Batch
     from penstock.streams.stream import EventStream
 
-_KEY = rb'"model"(\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"'
-# A key named `model`, outside any string: inside one its quotes would be escaped, and so not match.
-_MODEL = re.compile(_KEY)
-_MODEL_OR_TOKEN = re.compile(_KEY + rb'|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]')
+
+class _Key:
+    """How to find a key, outside any string: inside one its quotes would be escaped, and so not match."""
+
+    def __init__(self, key: str) -> None:
+        pattern = rb'"' + key.encode() + rb'"(\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"'
+        self.written = b'"' + key.encode() + b'"'
+        self.value = re.compile(pattern)
+        self.value_or_token = re.compile(pattern + rb'|"[^"\\]*(?:\\.[^"\\]*)*"|[{}]')
+
+
+_key = cache(_Key)
 
 #: `model`, or `message.model` as Anthropic's first frame has it; a deeper one is a tool's argument
 _MODEL_DEPTH = 2
 
 
-def rename_model(raw: bytes, name: str) -> bytes:
-    """The frame, or document, with the model that it names called `name`."""
-    found = _MODEL.search(raw)
+def rename_model(raw: bytes, name: str, key: str = "model") -> bytes:
+    """The frame, or document, with the model that it names under `key` called `name`."""
+    sought = _key(key)
+    found = sought.value.search(raw)
     if found is not None and raw.count(b"{", 0, found.start()) > _MODEL_DEPTH:  # it may be too deep: look closely
-        found = _shallow(raw)
+        found = _shallow(raw, sought)
     if found is None:
         return raw
-    return b'%b"model"%b%b%b' % (raw[: found.start()], found[1], msgspec.json.encode(name), raw[found.end() :])
+    written = (raw[: found.start()], sought.written, found[1], msgspec.json.encode(name), raw[found.end() :])
+    return b"".join(written)
 
 
-def _shallow(raw: bytes) -> re.Match[bytes] | None:
+def _shallow(raw: bytes, sought: _Key) -> re.Match[bytes] | None:
     depth = 0
-    for found in _MODEL_OR_TOKEN.finditer(raw):
+    for found in sought.value_or_token.finditer(raw):
         if found[1] is None:
             depth += (found[0] == b"{") - (found[0] == b"}")
         elif depth <= _MODEL_DEPTH:
@@ -79,7 +90,9 @@ class Verbatim:
             self._terminated = True
         elif mark is Mark.ERROR:
             self._said_error = True
-        return frame.raw if self._alias is None or frame.data is None else rename_model(frame.raw, self._alias)
+        if self._alias is None or frame.data is None:
+            return frame.raw
+        return rename_model(frame.raw, self._alias, self._dialect.model_key)
 
     def end(self) -> bytes:
         if self._terminated:

@@ -247,9 +247,9 @@ class Reply:
         return proved and self._error is None and not self._cancelled
 
     @property
-    def is_document(self) -> bool:
-        """The upstream did not stream. False until the first read."""
-        return self._framing is not None and self._framing.name == "document"
+    def framing(self) -> str:
+        """The name of the reply's framing; empty until the first read."""
+        return self._framing.name if self._framing is not None else ""
 
     def close(self) -> None:
         """Give the connection back when nothing more is to come, close it otherwise."""
@@ -279,8 +279,10 @@ class EventStream:
         #: the dialect that the upstream answered in
         self.dialect = dialect
         self.status = status
+        #: how the upstream's bytes are delimited
+        self.framing = reply.framing
         #: the upstream did not stream: frames are a document, not a client's stream
-        self.is_document = reply.is_document
+        self.is_document = reply.framing == "document"
         self.attempt = attempt
         self._seen = 0
 

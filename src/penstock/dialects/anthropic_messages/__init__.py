@@ -28,6 +28,8 @@ class AnthropicMessages:
     stream_type = "text/event-stream"
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
+    model_key = "model"
+    mended_profiles: frozenset[str] = frozenset()
 
     read_head = staticmethod(request.read_head)
     parse_request = staticmethod(request.parse_request)

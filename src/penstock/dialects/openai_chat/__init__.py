@@ -25,6 +25,8 @@ class OpenAIChat:
     stream_type = "text/event-stream"
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
+    model_key = "model"
+    mended_profiles: frozenset[str] = frozenset()
     # opencode's session headers keep a conversation on one server of a router behind us
     forwarded_headers = frozenset({"openai-beta", "x-session-id", "x-session-affinity"})
 
