@@ -86,3 +86,40 @@ def test_c11_the_bound_goes_to_the_framing():
     framing = choose_framing(SSE, b"data", max_frame_bytes=5)
     assert isinstance(framing, SSEFraming)
     assert framing._max == 5
+
+
+NDJSON = "application/x-ndjson"
+EVENTSTREAM = "application/vnd.amazon.eventstream"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "first", "streams_as", "expected"),
+    [
+        (NDJSON, b'{"a":1}\n', "sse", "ndjson"),
+        ("application/jsonl; charset=utf-8", b'{"a', "sse", "ndjson"),
+        ("application/json", b'{"a":1}\n{"a"', "ndjson", "ndjson"),
+        ("text/plain", b'{"a":1}\r\n', "ndjson", "ndjson"),
+        ("application/json", b'{"a":1}', "ndjson", None),
+        ("application/json", b'{\n  "a": 1', "ndjson", "document"),
+        ("application/json", b'{"a":1}\n', "sse", "document"),
+        ("application/json", b'[{"a":1}', "json-array", "json-array"),
+        ("text/event-stream", b"\r\n[", "json-array", "json-array"),
+        ("application/json", b'{"error":1}', "json-array", "document"),
+        ("application/json", b"[", "sse", "document"),
+        ("application/json", b"data: {}", "json-array", "sse"),
+        (NDJSON, b"data: {}", "ndjson", "sse"),
+        (EVENTSTREAM, b"\0\0", "sse", "eventstream"),
+        ("application/octet-stream", b"\0\0", "eventstream", "eventstream"),
+        ("application/json", b'{"a":1}', "eventstream", "document"),
+    ],
+)
+def test_json_of_several_kinds_and_binary(content_type: str, first: bytes, streams_as: str, expected: str | None):
+    """Pathologies 17, 18 and 19: neither the type nor the dialect alone decides."""
+    framing = choose_framing(content_type, first, streams_as=streams_as)
+    assert (None if framing is None else framing.name) == expected
+
+
+def test_a_whole_object_without_a_line_end_is_a_document():
+    framing = choose_framing("application/json", b'{"done":true}', is_all=True, streams_as="ndjson")
+    assert framing is not None
+    assert framing.name == "document"

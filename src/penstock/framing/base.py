@@ -18,7 +18,8 @@ class Frame(Struct, frozen=True, gc=False):
     """One frame. `raw` is every byte of it, its delimiter included, so that joined raws are the stream itself.
 
     `data` is the payload, None where the frame has none (a comment, a lone `event:` line). `event` is the name of an
-    SSE event, None where there is none. `unterminated`: the stream ended before the frame's delimiter.
+    SSE event, None where there is none. `unterminated`: the stream ended before the frame's delimiter. `headers` are an
+    event stream message's own.
     """
 
     raw: bytes
@@ -26,10 +27,11 @@ class Frame(Struct, frozen=True, gc=False):
     event: str | None = None
     id: str | None = None
     unterminated: bool = False
+    headers: dict[str, str] | None = None
 
 
 class Framing(Protocol):
-    """`name` is `sse`, `document` and so on."""
+    """`name` is `sse`, `document`, `ndjson`, `json-array` or `eventstream`."""
 
     name: str
 

@@ -106,7 +106,9 @@ def _request(call: Call, target: Target) -> tuple[UpstreamDialect, HttpRequest]:
 
 def _chooser(response: HttpResponse, dialect: UpstreamDialect, target: Target) -> Chooser:
     def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
-        framing = choose_framing(response.headers.get("content-type"), first, is_all=is_all)
+        framing = choose_framing(
+            response.headers.get("content-type"), first, is_all=is_all, streams_as=dialect.streams_as
+        )
         if framing is None:
             return None
         return framing, dialect.decoder(

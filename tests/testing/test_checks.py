@@ -1,0 +1,42 @@
+"""`penstock.testing.checks` on every dialect there is, and on dialects that break a promise."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from tests.corpus import recordings
+
+from penstock.dialects import CLIENT_DIALECTS, DIALECTS
+from penstock.testing.checks import check_dialect, check_pair, check_recording
+from penstock.testing.replay import Recording
+
+#: what the corpus calls the dialects whose names are not ours
+NAMES = {"cohere": ("cohere-v2",), "bedrock": ("bedrock-converse",)}
+
+
+def of_the_corpus(name: str) -> list[Recording]:
+    return [
+        Recording(found.name, found.data, found.meta.get("content_type"), found.chunk_boundaries, found.provider)
+        for corpus_name in NAMES.get(name, (name,))
+        for found in recordings(corpus_name)
+        if found.framing != "json"
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_every_dialect_keeps_its_promises(name: str):
+    check_dialect(name)
+
+
+_recorded = [pytest.param(name, found, id=found.name) for name in sorted(DIALECTS) for found in of_the_corpus(name)]
+
+
+@pytest.mark.parametrize(("name", "recording"), _recorded)
+def test_every_recording_keeps_them(name: str, recording: Recording):
+    check_recording(name, recording)
+
+
+@pytest.mark.parametrize(("source", "target"), [*permutations(sorted(CLIENT_DIALECTS), 2)])
+def test_what_one_dialect_says_every_other_can_say(source: str, target: str):
+    check_pair(source, target)
