@@ -625,3 +625,10 @@ _frames = st.dictionaries(_keys, _values, max_size=5).flatmap(
 def test_any_frames_give_events_that_hold_together(frames: list[dict[str, Any]]):
     """Whatever comes, a decoder gives events that are true of every stream, or one of our errors."""
     decoded(sse(*frames, STOP))
+
+
+def test_bytes_that_are_no_unicode_in_an_unknown_delta():
+    opened = sse(begin(0, "text", text=""))
+    odd = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"new","x":"\xff"}}\n\n'
+    driven = drive(SSEFraming(), DIALECT.decoder(document=False), [opened, odd])
+    assert [event.data for event in driven.events if isinstance(event, Annotation)] == [{"type": "new", "x": "\ufffd"}]

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 #: name → package that holds its `DIALECT`
 DIALECTS = {
     "anthropic-messages": "penstock.dialects.anthropic_messages",
+    "ollama": "penstock.dialects.ollama",
     "openai-chat": "penstock.dialects.openai_chat",
 }
 
 
 #: the dialects that clients speak to us as well
-CLIENT_DIALECTS = frozenset({"anthropic-messages", "openai-chat"})
+CLIENT_DIALECTS = frozenset({"anthropic-messages", "ollama", "openai-chat"})
 
 
 @cache

@@ -169,11 +169,13 @@ def check_round_trip(name: str, events: Sequence[Event]) -> None:
             driven = replayed(name, recording, recording.cut(reads))
             assert driven.error is None, f"{name}: {driven.error}"
             check_events(driven.events, complete=True)
-            assert kept(driven.response, name) == kept(ours, name), f"{name}: read back otherwise than it was written"
+            got, expected = kept(driven.response, name), kept(ours, name)
+            assert got == expected, f"{name}: wrote {expected}, read back {got}"
     document = client_dialect(name).write_document(ours, model=None, request_id="req_1", created=1_700_000_000)
     driven = replayed(name, Recording("a sample", document, "application/json"))
     assert driven.error is None, f"{name}, document: {driven.error}"
-    assert kept(driven.response, name) == kept(ours, name), f"{name}, document: read back otherwise than written"
+    got, expected = kept(driven.response, name), kept(ours, name)
+    assert got == expected, f"{name}, document: wrote {expected}, read back {got}"
     check_failure(name, events)
 
 

@@ -314,7 +314,10 @@ class StreamDecoder(_Message):
         elif delta.type == "citations_delta" and block.kind == "text":
             _annotate(block, delta.citation, events)
         else:
-            whole: dict[str, Any] = msgspec.json.decode(data)["delta"]
+            found = load_json(data)
+            if found is None:  # what is no Unicode in members that we do not know was passed over until now
+                found = load_json(repaired(data) or b"{}")
+            whole: dict[str, Any] = found.get("delta", {})
             if block.kind in ("custom", "tool_result"):
                 block.absorb(whole)
             else:

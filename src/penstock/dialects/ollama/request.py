@@ -1,0 +1,194 @@
+"""Ollama requests from a client, `/api/chat` and `/api/generate`: read at the top level, forwarded, parsed whole.
+
+`stream` is true unless it is said. A caller's mistake raises `InvalidRequest` with the field's path; what no other
+dialect can say raises `Unsupported`; server options (`keep_alive`, `num_ctx`) are extras.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.canon.errors import InvalidRequest, Unsupported
+from penstock.canon.events import Reasoning, Text
+from penstock.canon.request import ChatRequest, ContentPart, Image, Message, OutputFormat, Role, Tool, ToolResult
+from penstock.dialects.base import RequestHead, decode_body, finished_call
+from penstock.dialects.ollama.wire import OWN
+from penstock.dialects.signatures import split_id
+
+
+class _Shape(msgspec.Struct):
+    """The top level of a request, for its types alone: what is below is the upstream's to judge."""
+
+    model: str
+    messages: list[msgspec.Raw] | None = None
+    prompt: str | None = None
+    stream: bool | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct):
+    function: _Function
+    type: str = "function"
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | None = None
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[_Call] | None = None
+    tool_name: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+class _Options(msgspec.Struct):
+    num_predict: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+
+class _Request(msgspec.Struct):
+    model: str
+    messages: list[_Message] | None = None
+    prompt: str | None = None
+    system: str | None = None
+    images: list[str] | None = None
+    suffix: str | None = None
+    template: str | None = None
+    context: list[int] | None = None
+    raw: bool | None = None
+    stream: bool | None = None
+    format: str | dict[str, Any] | None = None
+    options: _Options | None = None
+    tools: list[_Tool] | None = None
+    think: bool | str | None = None
+
+
+_shape = msgspec.json.Decoder(_Shape)
+_request = msgspec.json.Decoder(_Request)
+_KNOWN = frozenset(_Request.__struct_fields__)
+_KNOWN_OPTIONS = frozenset(_Options.__struct_fields__)
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+#: what only a server with the model's template at hand can do
+_OWN_FORMS = ("suffix", "template", "context", "raw")
+
+
+def read_head(body: bytes, path: str = "") -> RequestHead:
+    shape = decode_body(_shape, body)
+    return RequestHead(shape.model, shape.stream is not False, True, body)
+
+
+def forwarded_body(head: RequestHead, model: str | None) -> bytes:
+    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
+    if model is None or model == head.model:
+        return head.body
+    return msgspec.json.encode({**head.fields, "model": msgspec.Raw(msgspec.json.encode(model))})
+
+
+def parse_request(body: bytes, path: str = "") -> ChatRequest:
+    given = decode_body(_request, body)
+    for name in _OWN_FORMS:
+        if getattr(given, name):
+            raise Unsupported(
+                f"`{name}` cannot be translated to this model's dialect.", param=name, fix="Leave it out."
+            )
+    options = given.options or _Options()
+    said: dict[str, Any] = msgspec.json.decode(body)
+    extras = {key: value for key, value in said.items() if key not in _KNOWN}
+    own_options = {key: value for key, value in (said.get("options") or {}).items() if key not in _KNOWN_OPTIONS}
+    if own_options:
+        extras["options"] = own_options
+    limit = options.num_predict
+    return ChatRequest(
+        model=given.model,
+        messages=_messages(given),
+        stream=given.stream is not False,
+        include_usage=True,
+        max_tokens=limit if limit is None or limit >= 0 else None,  # -1 and -2 are no limit
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        stop=(options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ()),
+        seed=options.seed,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        tools=tuple(_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())),
+        reasoning_effort=_effort(given.think),
+        output=_output(given.format),
+        extras={OWN: extras} if extras else {},
+    )
+
+
+def _messages(given: _Request) -> tuple[Message, ...]:
+    if given.messages is None:
+        if not given.prompt:
+            raise InvalidRequest("`prompt` is empty.", param="prompt", fix="Say something.")
+        system = [Message.of("system", given.system)] if given.system else []
+        asked: list[ContentPart] = [Text(given.prompt), *(Image(data=data) for data in given.images or ())]
+        return (*system, Message("user", tuple(asked)))
+    if not given.messages:
+        raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")
+    return tuple(_message(message, f"messages[{k}]") for k, message in enumerate(given.messages))
+
+
+def _message(given: _Message, path: str) -> Message:
+    if given.role == "tool":
+        id_ = split_id(given.tool_call_id or "")[0]
+        name = given.tool_name or given.name
+        return Message("tool", (ToolResult(id_ or name or "", (Text(given.content or ""),), name=name),))
+    role = _ROLES.get(given.role)
+    if role is None:
+        raise InvalidRequest(
+            f"Unknown role `{given.role}`.", param=f"{path}.role", fix="Use system, user, assistant or tool."
+        )
+    parts: list[ContentPart] = [Reasoning(given.thinking)] if given.thinking else []
+    if given.content or not (given.tool_calls or given.images or given.thinking):
+        parts.append(Text(given.content or ""))
+    parts += (Image(data=data) for data in given.images or ())
+    for call in given.tool_calls or ():
+        id_, signature = split_id(call.id)
+        raw = msgspec.json.encode(call.function.arguments or {}).decode()
+        # Clients of this wire may keep no ids: then a result is known by its tool's name.
+        parts.append(finished_call(id_ or call.function.name, call.function.name, raw, signature=signature))
+    return Message(role, tuple(parts))
+
+
+def _tool(given: _Tool, path: str) -> Tool:
+    if given.type != "function":
+        raise Unsupported(f"A `{given.type}` tool is not known.", param=f"{path}.type", fix="Use a function tool.")
+    return Tool(given.function.name, given.function.description, given.function.parameters)
+
+
+def _effort(think: bool | str | None) -> str | None:
+    if isinstance(think, bool):
+        return "medium" if think else "none"
+    return think
+
+
+def _output(format_: str | dict[str, Any] | None) -> OutputFormat | None:
+    if not format_:
+        return None
+    if isinstance(format_, dict):
+        return OutputFormat("schema", format_)
+    if format_ == "json":
+        return OutputFormat("json")
+    raise InvalidRequest(f"Unknown format `{format_}`.", param="format", fix='Use "json" or a JSON schema.')
