@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 #: name → package that holds its `DIALECT`
 DIALECTS = {
     "anthropic-messages": "penstock.dialects.anthropic_messages",
+    "gemini": "penstock.dialects.gemini",
     "ollama": "penstock.dialects.ollama",
     "openai-chat": "penstock.dialects.openai_chat",
 }
 
 
 #: the dialects that clients speak to us as well
-CLIENT_DIALECTS = frozenset({"anthropic-messages", "ollama", "openai-chat"})
+CLIENT_DIALECTS = frozenset({"anthropic-messages", "gemini", "ollama", "openai-chat"})
 
 
 @cache
