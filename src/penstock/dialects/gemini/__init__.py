@@ -30,6 +30,8 @@ class Gemini:
     stream_type = "text/event-stream"
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
+    model_key = "modelVersion"
+    mended_profiles: frozenset[str] = frozenset()
 
     read_head = staticmethod(request.read_head)
     parse_request = staticmethod(request.parse_request)

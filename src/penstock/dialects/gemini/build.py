@@ -219,11 +219,11 @@ def _file(file: File) -> dict[str, Any]:
 
 def _media(given: Image | File, what: str, default: str) -> dict[str, Any]:
     """Bytes, or an address that Google reads."""
-    data, url = given.data, given.url or ""
-    if data is not None and data.startswith("data:"):
-        data, url = None, data
-    if data is not None:
-        return _blob(data, given.media_type or default)
+    url = given.url or ""
+    if given.data is not None:
+        if not given.data.startswith("data:"):
+            return _blob(given.data, given.media_type or default)
+        url = given.data
     if url.startswith("data:"):
         head, _, rest = url.partition(",")
         return _blob(rest, head[5:].partition(";")[0] or given.media_type or default)

@@ -1,9 +1,9 @@
 """Events → Gemini: the chunks of a stream, as SSE or as a JSON array, or one response document.
 
 Every chunk is a whole `GenerateContentResponse`. A call is written when it is whole, because this wire has no pieces of
-one; reasoning is a part with `thought`, and a signature a part of its own, as Gemini sends it. The reason and the usage
-come in the last chunk. What this wire has no word for (server calls, foreign custom blocks, progress, timings) is left
-out. Pure.
+one, and calls in the order in which they began; reasoning is a part with `thought`, and a signature a part of its own,
+as Gemini sends it. The reason and the usage come in the last chunk. What this wire has no word for (server calls,
+foreign custom blocks, progress, timings) is left out. Pure.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class StreamEncoder:
         self._model = model
         self._request_id = request_id
         self._speech: dict[int, bytes] = {}  # block → what precedes a piece of its text
+        self._calls: dict[int, ToolCall | None] = {}  # begun and not written; None: not yet whole
         self._has_refusal = False
         self._has_content = False
         self._usage: Usage | None = None
@@ -109,6 +110,11 @@ class StreamEncoder:
             case BlockStart(kind=kind) if kind in _SPEECH:
                 self._speech[event.i] = _SPEECH[kind]
                 self._has_refusal = self._has_refusal or kind == "refusal"
+            case BlockStart(kind="tool_call"):
+                self._calls[event.i] = None
+            case BlockEnd(part=ToolCall() as call):
+                self._calls[event.i] = call
+                self._write_calls(out)
             case BlockEnd():
                 self._speech.pop(event.i, None)
                 for part in end_parts(event.part):
@@ -121,6 +127,14 @@ class StreamEncoder:
                 out.append(HEARTBEAT)
             case Finish():
                 self._finish(event, out)
+
+    def _write_calls(self, out: list[bytes]) -> None:
+        for i, call in list(self._calls.items()):
+            if call is None:
+                return
+            del self._calls[i]
+            for part in end_parts(call):
+                self._part(part, out)
 
     def _part(self, part: dict[str, Any], out: list[bytes]) -> None:
         out += (self._opened(), self._head, _json(part), self._tail, self._close)
