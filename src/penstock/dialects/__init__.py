@@ -18,11 +18,12 @@ DIALECTS = {
     "gemini": "penstock.dialects.gemini",
     "ollama": "penstock.dialects.ollama",
     "openai-chat": "penstock.dialects.openai_chat",
+    "openai-responses": "penstock.dialects.openai_responses",
 }
 
 
 #: the dialects that clients speak to us as well
-CLIENT_DIALECTS = frozenset({"anthropic-messages", "gemini", "ollama", "openai-chat"})
+CLIENT_DIALECTS = frozenset({"anthropic-messages", "gemini", "ollama", "openai-chat", "openai-responses"})
 
 
 @cache
