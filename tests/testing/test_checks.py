@@ -1,4 +1,4 @@
-"""`penstock.testing.checks` on every dialect there is: made-up streams, recordings, and every pair of client dialects."""
+"""`penstock.testing.checks` on every dialect there is: made-up streams, recordings, every pair of client dialects."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from tests.corpus import CORPUS, recordings
 
 from penstock.dialects import CLIENT_DIALECTS, DIALECTS
 from penstock.testing.checks import check_dialect, check_pair, check_recording
 from penstock.testing.replay import Recording
-from tests.corpus import CORPUS, recordings
 
 #: what the corpus calls the dialects whose names are not ours
 NAMES = {"cohere": ("cohere-v2",), "bedrock": ("bedrock-converse",)}

@@ -58,9 +58,9 @@ def finish_word(reason: FinishReason) -> str:
 
 
 def read_usage(line: Line) -> Usage | None:
-    raw = {name: getattr(line, name) for name in COUNTS if getattr(line, name) is not None}
-    if not raw:
+    if all(getattr(line, name) is None for name in COUNTS):
         return None
+    raw = {name: getattr(line, name) for name in (*COUNTS, *DURATIONS) if getattr(line, name) is not None}
     prompt, output = whole(line.prompt_eval_count), whole(line.eval_count)
     total = None if prompt is None or output is None else prompt + output
     return Usage(input=prompt, output=output, total=total, raw=raw)

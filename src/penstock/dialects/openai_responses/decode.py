@@ -2,7 +2,8 @@
 
 `response.completed` and `response.incomplete` prove the end; `[DONE]` and EOF prove nothing. Indexes and sequence
 numbers are not needed: an item is known by its id, or is the last one. A text that came in no delta is taken from its
-`done`. A provider's own tools (web search, MCP, code) are custom blocks. Pure; never raises on a field of an unexpected type.
+`done`. A provider's own tools (web search, MCP, code) are custom blocks. Pure; never raises on a field of an
+unexpected type.
 """
 
 from __future__ import annotations
