@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.config.load import targets
-from penstock.dialects import client_dialect
+from penstock.dialects import client_dialect, gemini, ollama
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, respond
 from penstock.serving.context import ContextWindows
+from penstock.serving.paths import by_alt, dialect_of_path
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
@@ -29,6 +30,7 @@ from penstock.telemetry.recorder import recorded
 
 if TYPE_CHECKING:
     from penstock.config.model import Config
+    from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.telemetry.exporters.base import Exporter
     from penstock.transport.base import Transport
@@ -47,14 +49,16 @@ def gateway(config: Config, transport: Transport) -> App:
         routed(routes),
     )
 
-    def chat(name: str) -> Route:
+    def chat(dialect: str | Dialect) -> Route:
         return chat_route(
-            client_dialect(name),
+            client_dialect(dialect) if isinstance(dialect, str) else dialect,
             handler,
             max_body_bytes=config.server.max_body,
             heartbeat_s=config.heartbeat.interval,
             strict=config.strict,
         )
+
+    generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
 
     async def startup() -> None:
         bus.start()
@@ -68,12 +72,18 @@ def gateway(config: Config, transport: Transport) -> App:
     return App(
         {
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
+            ("POST", "/v1/responses"): chat("openai-responses"),
             ("POST", "/v1/messages"): chat("anthropic-messages"),
+            ("POST", "/v1beta/models/"): generate_content,
+            ("POST", "/v1/models/"): generate_content,
+            ("POST", "/api/chat"): chat(ollama.DIALECT),
+            ("POST", "/api/generate"): chat(ollama.GENERATE),
             ("GET", "/v1/models"): models_route(routes, transport),
             ("GET", "/health"): health,
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
+        dialect_of=dialect_of_path,
         startup=startup,
         shutdown=shutdown,
     )

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
-from penstock.dialects import client_dialect
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -125,16 +124,22 @@ async def refuse(send: Send, error: PenstockError, dialect: Dialect, request_id:
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
 
 
+def _fits(known: str, path: str) -> bool:
+    return path == known or (len(known) > 1 and known[-1] == "/" and path.startswith(known))
+
+
 class App:
     """Routes by (method, path); `startup` and `shutdown` run with the server's own.
 
-    A path that ends in `/` stands for all below it, and is looked for when no other fits.
+    A path that ends in `/` stands for all below it, and is looked for when no other fits. `dialect_of` tells in which
+    dialect to say that a path is unknown.
     """
 
     def __init__(
         self,
         routes: dict[tuple[str, str], Route],
         *,
+        dialect_of: Callable[[str], Dialect],
         startup: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -142,6 +147,7 @@ class App:
         self._below = [
             (method, path, route) for (method, path), route in routes.items() if len(path) > 1 and path[-1] == "/"
         ]
+        self._dialect_of = dialect_of
         self._startup = startup
         self._shutdown = shutdown
         #: what ended the application from within; the server stops and its caller raises it
@@ -173,13 +179,13 @@ class App:
 
     async def _no_route(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
-        allowed = sorted(method for method, known in self._routes if known == path)
-        dialect = client_dialect("anthropic-messages" if path.startswith("/v1/messages") else "openai-chat")
+        allowed = sorted({method for method, known in self._routes if _fits(known, path)})
+        dialect = self._dialect_of(path)
         if allowed:
             error = UnknownRoute(f"{path} takes {' and '.join(allowed)}, not {scope['method']}.", param="path")
             error.status = 405
         else:
-            known = ", ".join(sorted({known for _, known in self._routes if known.startswith("/v1")}))
+            known = ", ".join(sorted({known for _, known in self._routes if known.startswith(("/v1", "/api"))}))
             error = UnknownRoute(f"There is no {path} here.", param="path", fix=f"Known paths: {known}.")
         await refuse(send, error, dialect, new_request_id())
 

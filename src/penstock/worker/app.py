@@ -17,6 +17,7 @@ from penstock.dialects import client_dialect
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, new_request_id, refuse, respond
 from penstock.serving.context import ContextWindows, fetch_json
+from penstock.serving.paths import dialect_of_path
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
@@ -97,6 +98,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
+        dialect_of=dialect_of_path,
         startup=startup,
         shutdown=shutdown,
     )
