@@ -24,9 +24,15 @@ def _held(name: str) -> list[Any]:
 
 def of_the_corpus(name: str) -> list[Recording]:
     return [
-        Recording(found.name, found.data, found.meta.get("content_type"), found.chunk_boundaries, found.provider)
+        Recording(found.name, found.data, _content_type(found), found.chunk_boundaries, found.provider)
         for found in _held(name)
     ]
+
+
+def _content_type(found: Any) -> str | None:
+    """What the server said; lines that were put down by hand have no server."""
+    said: str | None = found.meta.get("content_type")
+    return said or ("application/x-ndjson" if found.framing == "ndjson" else None)
 
 
 def recorded(name: str) -> list[dict[str, Any]]:

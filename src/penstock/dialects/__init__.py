@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 #: name → package that holds its `DIALECT`
 DIALECTS = {
     "anthropic-messages": "penstock.dialects.anthropic_messages",
+    "bedrock": "penstock.dialects.bedrock",
+    "cohere": "penstock.dialects.cohere",
     "gemini": "penstock.dialects.gemini",
     "ollama": "penstock.dialects.ollama",
     "openai-chat": "penstock.dialects.openai_chat",
     "openai-responses": "penstock.dialects.openai_responses",
+    "straico": "penstock.dialects.straico",
 }
 
 

@@ -138,6 +138,11 @@ class Blocks:
         for i in list(self._calls):
             self.end_call(i, events)
 
+    @property
+    def next_i(self) -> int:
+        """The number that the next block will have."""
+        return self._next_i
+
     def _claim(self) -> int:
         i = self._next_i
         self._next_i += 1
