@@ -1,7 +1,9 @@
 """A client's `contents` → our messages.
 
-Tool results come before what else a user's turn says. A call or a result without an id gets one: results answer the
-calls of their name in order. Pure; raises `InvalidRequest` or `Unsupported` with the part's path.
+Tool results come before what else a user's turn says. A model's turn may come in pieces, as it was streamed (Google's
+SDK keeps its history so): they are put together, a thought and the proof that came after it with them. A call or a
+result without an id gets one: results answer the calls of their name in order. Pure; raises `InvalidRequest` or
+`Unsupported` with the part's path.
 """
 
 from __future__ import annotations
@@ -92,12 +94,15 @@ class Contents:
             raise InvalidRequest(f"Unknown role `{role}`.", param=f"{path}.role", fix="Use user or model.")
         results: list[ContentPart] = []
         rest: list[ContentPart] = []
+        if role == "model" and self.messages and self.messages[-1].role == "assistant":
+            rest += self.messages.pop().parts
         for k, part in enumerate(content.parts):
-            where = f"{path}.parts[{k}]"
             if part.function_response is not None:
                 results.append(self._result(part.function_response))
-            else:
-                rest += self._parts(part, where)
+                continue
+            for said in self._parts(part, f"{path}.parts[{k}]"):
+                if role != "model" or not _goes_on(rest, said, is_thought=bool(part.thought)):
+                    rest.append(said)
         if results:
             self.messages.append(Message("tool", tuple(results)))
         if rest or not results:
@@ -107,13 +112,10 @@ class Contents:
         signature = part.thought_signature
         if part.function_call is not None:
             return [self._call(part.function_call, signature)]
-        if part.inline_data is not None:
-            return [_inline(part.inline_data)]
-        if part.file_data is not None:
-            return [_file(part.file_data)]
         for name, value in (
             ("executableCode", part.executable_code),
             ("codeExecutionResult", part.code_execution_result),
+            ("videoMetadata", part.video_metadata),
         ):
             if value is not None:
                 raise Unsupported(
@@ -121,6 +123,10 @@ class Contents:
                     param=f"{path}.{name}",
                     fix="Leave it out, or ask a model of Google's.",
                 )
+        if part.inline_data is not None:
+            return [_inline(part.inline_data)]
+        if part.file_data is not None:
+            return [_file(part.file_data)]
         if part.text is None and not signature:
             raise InvalidRequest("The part has nothing in it that is known.", param=path)
         text = part.text or ""
@@ -160,6 +166,20 @@ class Contents:
             return given.id
         id_, self._calls = f"call_{self._calls}", self._calls + 1
         return id_
+
+
+def _goes_on(said: list[ContentPart], part: ContentPart, *, is_thought: bool) -> bool:
+    """Whether the part is another piece of the last one, which it then is put to."""
+    last = said[-1] if said else None
+    if isinstance(part, Text) and isinstance(last, Text):
+        said[-1] = Text(last.text + part.text)
+        return True
+    if is_thought and isinstance(part, Reasoning) and isinstance(last, Reasoning):
+        if last.signature or last.redacted or part.redacted:
+            return False
+        said[-1] = Reasoning(last.text + part.text, part.signature, signed_by=part.signed_by)
+        return True
+    return False
 
 
 def _said(response: dict[str, Any]) -> str:

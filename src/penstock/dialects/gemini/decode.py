@@ -141,7 +141,7 @@ class StreamDecoder:
                     if content is not None and content.parts:
                         self._parts(content.parts, data, k, events)
                     self._said_of(candidate, events)
-                    if candidate.finish_reason in FAILURES:
+                    if type(candidate.finish_reason) is str and candidate.finish_reason in FAILURES:
                         failed = _failure(candidate)
                 if not self.proved or candidate.finish_reason is not None:
                     self._watch(index, candidate.finish_reason)
@@ -281,9 +281,14 @@ class StreamDecoder:
     def _no_data(self, frame: Frame, events: list[Event]) -> Mark | None:
         if frame.raw.startswith(b":"):
             self._is_alive(_COMMENT, events)
-        elif frame.raw.lstrip().startswith(b"]"):
+        elif frame.raw.lstrip(b" \t\r\n,").startswith(b"]"):
             self.done = True
             return Mark.TERMINATOR
+        elif frame.raw.lstrip().startswith(b"{"):
+            # Google's servers write an error of theirs into the stream without `data:`, on lines of its own.
+            found = load_json(frame.raw)
+            if isinstance(found, dict) and found.get("error"):
+                raise streamed_error(found)
         return None
 
     def _is_alive(self, event: KeepAlive, events: list[Event]) -> None:

@@ -82,6 +82,7 @@ class _Request(msgspec.Struct, rename="camel"):
     tool_config: _ToolConfig | None = None
     generation_config: _Generation | None = None
     cached_content: str | None = None
+    continuation_token: str | None = None
 
 
 class _Whole:
@@ -114,12 +115,13 @@ def parse_request(body: bytes, path: str = "") -> ChatRequest:
     model, stream, _ = read_path(path)
     given, members = decode_body(_whole, body)
     _check(given.contents)
-    if given.cached_content:
-        raise Unsupported(
-            "Cached content is known only to the provider that holds it.",
-            param="cachedContent",
-            fix="Send the contents themselves.",
-        )
+    for name, held in (("cachedContent", given.cached_content), ("continuationToken", given.continuation_token)):
+        if held:
+            raise Unsupported(
+                f"What `{name}` stands for is known only to the provider that holds it.",
+                param=name,
+                fix="Send the contents themselves.",
+            )
     contents = Contents()
     for k, content in enumerate(given.contents):
         contents.add(content, f"contents[{k}]")

@@ -17,7 +17,7 @@ _OWN_NAMES = frozenset(
 
 
 def camel(name: str) -> str:
-    return _UNDERSCORE.sub(lambda found: found[1].upper(), name)
+    return _UNDERSCORE.sub(lambda found: found[1].upper(), name.lstrip("_"))  # Google's JavaScript SDK: `_response…`
 
 
 def in_camel_case(value: Any) -> Any:
@@ -26,7 +26,6 @@ def in_camel_case(value: Any) -> Any:
         renamed = {}
         for name, inner in value.items():
             name = camel(name)
-            # A function's response is the caller's; an object called so that is part of the wire there is not.
             renamed[name] = inner if name in _OWN_NAMES else in_camel_case(inner)
         return renamed
     if isinstance(value, list):
