@@ -99,9 +99,7 @@ def streamed_error(found: Any) -> StreamedError:
     """The error object of a chunk, or of a document that answered 200."""
     error = error_object(found)
     word, code = _word(error.get("status")), error.get("code")
-    status = STATUSES.get(word or "")
-    if status is None:
-        status = code if isinstance(code, int) and 400 <= code <= 599 else 502
+    status = code if isinstance(code, int) and 400 <= code <= 599 else STATUSES.get(word or "", 502)
     return StreamedError(
         _word(error.get("message")) or "The upstream reported an error in its stream.",
         type=word,
