@@ -28,7 +28,7 @@ from penstock.canon.request import ToolResult
 from penstock.canon.response import fold
 from penstock.canon.usage import Usage
 from penstock.dialects.gemini import ARRAY, DIALECT
-from penstock.dialects.gemini import spoken_at as form_of
+from penstock.dialects.gemini.path import is_sse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ def test_the_sdk_reads_a_stream():
     assert_everything(parts, chunks[-1], ["Hé\u2028", "llo"], ["Let me ", "think"])
     head = DIALECT.read_head(asked.body, asked.path)
     assert (head.model, head.stream) == ("a/b:c", True)
-    assert form_of(asked.path) is DIALECT
+    assert is_sse(asked.path)
 
 
 async def test_the_asynchronous_sdk_reads_a_stream():

@@ -1,7 +1,7 @@
 """Google Gemini (`POST {base}/models/{model}:generateContent` and `:streamGenerateContent`), both directions.
 
 Its streams have two forms, and so it is two objects of one name: `DIALECT` writes SSE, for a client that asks with
-`alt=sse`, and `ARRAY` the elements of one JSON array, for one that does not. `spoken_at` says which a path asks for.
+`alt=sse`, and `ARRAY` the elements of one JSON array, for one that does not.
 """
 
 from __future__ import annotations
@@ -74,8 +74,3 @@ class GeminiArray(Gemini):
 
 DIALECT = Gemini()
 ARRAY = GeminiArray()
-
-
-def spoken_at(path: str) -> Gemini:
-    """The form that a client asks for by its path and query."""
-    return DIALECT if is_sse(path) else ARRAY
