@@ -1,0 +1,152 @@
+"""A model for agents, scripted: it runs one command in its first turn, says what came of it, and remembers it later.
+
+It reads requests and writes replies in three dialects, by hand. `Heard` is a request in no dialect: what was said, in
+order. What it answers depends on what it heard alone, so an agent that loses a part of its history gets another answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+from tests.upstreams import Answer, document, sse
+from tests.wires import CHAT, MESSAGES
+
+if TYPE_CHECKING:
+    from tests.upstreams import Exchange
+
+JSON = dict[str, Any]
+
+#: the command that it asks for, in the folder that the agent works in
+COMMAND = "cat note.txt"
+
+FIRST, SECOND = "Read note.txt aloud.", "Say the note once more."
+
+#: dialect → (path of its base URL, path that a call has, what its replies are)
+MOUNTS = {
+    "openai-chat": ("/chat/v1", "/chat/v1/chat/completions"),
+    "anthropic-messages": ("/anth/v1", "/anth/v1/messages"),
+    "ollama": ("/ollama", "/ollama/api/chat"),
+}
+
+
+class Piece(NamedTuple):
+    """`kind`: system, user, assistant, call or result. A call's text is its argument JSON; `name` is its tool's."""
+
+    kind: str
+    text: str
+    id: str | None = None
+    name: str | None = None
+
+
+class Heard(NamedTuple):
+    dialect: str
+    pieces: list[Piece]
+    tools: list[str]
+    is_streamed: bool
+
+    @property
+    def said(self) -> list[Piece]:
+        return [piece for piece in self.pieces if piece.kind != "system"]
+
+    @property
+    def results(self) -> list[Piece]:
+        return [piece for piece in self.pieces if piece.kind == "result"]
+
+    def asks(self, prompt: str) -> bool:
+        """Whether this is what the user said last."""
+        users = [piece.text for piece in self.pieces if piece.kind == "user"]
+        return any(prompt in text for text in users[-2:])
+
+
+def heard(dialect: str, body: bytes) -> Heard:
+    asked = json.loads(body)
+    if dialect == "anthropic-messages":
+        tools = [tool["name"] for tool in asked.get("tools", ())]
+        pieces = [Piece("system", block["text"]) for block in _blocks(asked.get("system") or [])]
+        pieces += [piece for message in asked["messages"] for piece in _of_messages(message)]
+    else:
+        tools = [tool["function"]["name"] for tool in asked.get("tools", ())]
+        pieces = [piece for message in asked["messages"] for piece in _of_chat(message)]
+    return Heard(dialect, pieces, tools, bool(asked.get("stream", dialect == "ollama")))
+
+
+def _blocks(content: str | list[JSON]) -> list[JSON]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _text(content: str | list[JSON] | None) -> str:
+    return "".join(block.get("text", "") for block in _blocks(content or ""))
+
+
+def _of_messages(message: JSON) -> list[Piece]:
+    pieces = []
+    for block in _blocks(message["content"]):
+        match block["type"]:
+            case "text":
+                pieces.append(Piece(message["role"], block["text"]))
+            case "tool_use":
+                pieces.append(Piece("call", json.dumps(block["input"]), block["id"], block["name"]))
+            case "tool_result":
+                pieces.append(Piece("result", _text(block.get("content")), block["tool_use_id"]))
+    return pieces
+
+
+def _of_chat(message: JSON) -> list[Piece]:
+    """OpenAI's and Ollama's: theirs differ in whether arguments are text, and in how a result names its call."""
+    if message["role"] == "tool":
+        return [Piece("result", _text(message["content"]), message.get("tool_call_id"), message.get("tool_name"))]
+    pieces = [Piece(message["role"], _text(message["content"]))] if message.get("content") else []
+    for call in message.get("tool_calls") or ():
+        given = call["function"]["arguments"]
+        text = given if isinstance(given, str) else json.dumps(given)
+        pieces.append(Piece("call", text, call.get("id"), call["function"]["name"]))
+    return pieces
+
+
+# --- what it answers --------------------------------------------------------------------------------------------------
+
+
+def answer(exchange: Exchange) -> Answer:
+    dialect = next((name for name, (_, path) in MOUNTS.items() if exchange.path.partition("?")[0] == path), None)
+    if dialect is None or exchange.method != "POST":
+        return document(b'{"error":{"type":"not_found_error","message":"not here"}}', status=404)
+    asked = heard(dialect, exchange.body)
+    shell = next((name for name in asked.tools if name.lower() == "bash"), None)
+    if shell is None:  # a title for the conversation, and other errands of the agent's own
+        return _reply(asked, "Reading a note")
+    if asked.asks(SECOND):
+        return _reply(asked, f"Once more: {asked.results[0].text.strip() if asked.results else 'I know of no note.'}")
+    if asked.results:
+        return _reply(asked, f"The note says: {asked.results[0].text.strip()}")
+    return _reply(asked, "I look.", shell, {"command": COMMAND, "description": "Read the note"})
+
+
+def _reply(asked: Heard, text: str, tool: str | None = None, arguments: JSON | None = None) -> Answer:
+    assert asked.is_streamed, "agents stream"
+    raw = json.dumps(arguments)
+    stop = "stop" if tool is None else "tool_calls"
+    if asked.dialect == "ollama":
+        lines = [{"content": text}] if tool is None else [_ollama_call(text, tool, arguments)]
+        return Answer([*map(_ollama_line, lines), _ollama_line({"content": ""}, last=True)], content_type=_NDJSON)
+    wire = CHAT if asked.dialect == "openai-chat" else MESSAGES
+    call = [] if tool is None else wire.call(tool, [raw[:7], raw[7:]])
+    frames = [*wire.opening(), wire.text(text[:4]), wire.text(text[4:]), *call, *wire.closing((90, 12), stop)]
+    # Claude Code takes replies of one id for one message.
+    id_ = b"-" + uuid4().hex.encode()
+    return sse(*(re.sub(rb'"(chatcmpl-|msg_)7"', rb'"\g<1>7' + id_ + b'"', frame) for frame in frames))
+
+
+_NDJSON = "application/x-ndjson"
+
+
+def _ollama_call(text: str, tool: str, arguments: JSON | None) -> JSON:
+    return {"content": text, "tool_calls": [{"function": {"name": tool, "arguments": arguments}}]}
+
+
+def _ollama_line(message: JSON, *, last: bool = False) -> bytes:
+    head = {"model": "real-1", "created_at": "2026-11-20T10:00:00.123456Z"}
+    ends: JSON = {"done_reason": "stop", "prompt_eval_count": 90, "eval_count": 12, "total_duration": 9} if last else {}
+    return json.dumps({**head, "message": {"role": "assistant", **message}, "done": last, **ends}).encode() + b"\n"

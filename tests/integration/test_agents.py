@@ -1,0 +1,186 @@
+"""Claude Code and opencode hold a conversation of two turns, with a tool's result, through the gateway.
+
+The real programs, a real gateway process, and an upstream on a real socket that speaks one dialect and plays the model
+(`agent_model`). What the agent prints and what the upstream sees are both checked: in its second turn it must have
+been sent the whole first one. `scripts/agents` installs the agents; without them these tests are skipped.
+
+That nothing leaves the machine: run this file under `unshare -n sh -c 'ip link set lo up; exec "$@"' - scripts/test …`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateways import Gateway, serving, until
+from tests.integration.agent_model import COMMAND, FIRST, MOUNTS, SECOND, Heard, answer, heard
+from tests.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.process
+
+#: an agent's turn, its start included
+TURN_S = 120.0
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-agents"
+PROGRAMS = Path(os.environ.get("PENSTOCK_AGENTS") or CACHE) / "node_modules" / ".bin"
+
+CLAUDE_CODE = {
+    "IS_SANDBOX": "1",
+    "ANTHROPIC_API_KEY": "sk-dummy",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+}
+OPENCODE = {
+    "npm_config_offline": "true",
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+    "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+}
+
+
+def program(name: str) -> str:
+    path = PROGRAMS / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there; scripts/agents installs it (about 600 MB)")
+    return str(path)
+
+
+class Agent:
+    """One of the programs, in a home and a folder of its own."""
+
+    def __init__(self, gateway: Gateway, folder: Path) -> None:
+        self.gateway = gateway
+        self.home = folder / "home"
+        self.work = folder / "work"
+        self.home.mkdir()
+        self.work.mkdir()
+
+    def claude_code(self, prompt: str, *, is_first: bool) -> str:
+        options = ["--output-format", "text", "--dangerously-skip-permissions"] + ([] if is_first else ["--continue"])
+        environment = CLAUDE_CODE | {"ANTHROPIC_BASE_URL": self.gateway.url}
+        return self._run([program("claude"), "-p", prompt, *options], environment)
+
+    def opencode(self, prompt: str, *, is_first: bool) -> str:
+        options = {"baseURL": f"{self.gateway.url}/v1", "apiKey": "sk-dummy"}
+        models = {"tiny": {"limit": {"context": 100_000, "output": 1024}}}
+        provider = {"npm": "@ai-sdk/openai-compatible", "options": options, "models": models}
+        config = {
+            "autoupdate": False,
+            "share": "disabled",
+            "model": "local/tiny",
+            "small_model": "local/tiny",
+            "enabled_providers": ["local"],
+            "provider": {"local": provider},
+            "permission": {"bash": "allow"},
+        }
+        (self.work / "opencode.json").write_text(json.dumps(config))
+        return self._run([program("opencode"), "run", *([] if is_first else ["--continue"]), prompt], OPENCODE)
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> str:
+        """Its standard output. What it has started ends with it."""
+        clean = {"PATH": f"{PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "TERM": "dumb", "LANG": "C.UTF-8"}
+        process = subprocess.Popen(
+            command,
+            cwd=self.work,
+            env=clean | {"HOME": str(self.home)} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            said, complaint = process.communicate(timeout=TURN_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # when all of it has ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert process.returncode == 0, f"{command[0]} ended with {process.returncode}: {said}\n{complaint}"
+        return said
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    scripted = Upstream()
+    scripted.answers(answer)
+    yield scripted
+    scripted.close()
+    assert scripted.errors == []
+
+
+@pytest.fixture(params=MOUNTS)
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def gateway(dialect: str, upstream: Upstream, tmp_path: Path) -> Iterator[Gateway]:
+    entry = {"url": upstream.url(MOUNTS[dialect][0]), "dialect": dialect}
+    config = {"upstreams": {"model": entry}, "models": {"*": "model:real-1"}, "telemetry": {"store": {"path": None}}}
+    with serving(config, tmp_path) as running:
+        yield running
+
+
+def requests(upstream: Upstream, dialect: str) -> list[Heard]:
+    """The agent's own turns, as the upstream saw them: those that offer tools."""
+    _, path = MOUNTS[dialect]
+    calls = [exchange for exchange in upstream.exchanges if exchange.path.partition("?")[0] == path]
+    return [asked for asked in (heard(dialect, exchange.body) for exchange in calls) if asked.tools]
+
+
+def converse(turn: Callable[..., str], agent: Agent, upstream: Upstream, dialect: str) -> None:
+    note = f"the password is {secrets.token_hex(8)}"
+    (agent.work / "note.txt").write_text(note + "\n")
+
+    assert f"The note says: {note}" in turn(FIRST, is_first=True)
+    first = requests(upstream, dialect)
+    assert [len(asked.results) for asked in first] == [0, 1], "the call is answered by the agent, once"
+    upstream.forget()
+    assert f"Once more: {note}" in turn(SECOND, is_first=False)
+
+    (again,) = requests(upstream, dialect)
+    kinds = [piece.kind for piece in again.said]
+    call, result = kinds.index("call"), kinds.index("result")
+    assert json.loads(again.said[call].text)["command"] == COMMAND
+    assert note in again.said[result].text
+    if dialect != "ollama":  # whose results name their tool, not their call
+        assert again.said[call].id == again.said[result].id
+    before, after = again.said[:call], again.said[result + 1 :]
+    assert any(piece.kind == "user" and FIRST in piece.text for piece in before)
+    assert before[-1] == ("assistant", "I look.", None, None)
+    assert after[0] == ("assistant", f"The note says: {note}", None, None)
+    assert any(piece.kind == "user" and SECOND in piece.text for piece in after)
+    assert kinds.count("call") == kinds.count("result") == 1
+    assert set(again.tools) == set(first[0].tools)
+
+
+def check_records(gateway: Gateway, dialect: str) -> None:
+    records = until(lambda: len(found := gateway.records()) >= 3 and found, "a record per call")
+    assert {record["dialect_out"] for record in records} == {dialect}
+    assert [record["outcome"] for record in records] == ["complete"] * len(records)
+
+
+def test_claude_code_holds_a_conversation(gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path) -> None:
+    agent = Agent(gateway, tmp_path)
+    converse(agent.claude_code, agent, upstream, dialect)
+    check_records(gateway, dialect)
+
+
+def test_opencode_holds_a_conversation(gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path) -> None:
+    agent = Agent(gateway, tmp_path)
+    converse(agent.opencode, agent, upstream, dialect)
+    check_records(gateway, dialect)
