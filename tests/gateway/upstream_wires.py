@@ -96,20 +96,26 @@ def _message_item(text: str, index: int = 0) -> list[JSON]:
         ),
         {"type": "response.output_text.done", **where, "text": text},
         {"type": "response.content_part.done", **where, "part": done},
-        {"type": "response.output_item.done", "output_index": index, "item": {**item, "content": [done]}},
+        {
+            "type": "response.output_item.done",
+            "output_index": index,
+            "item": {**item, "status": "completed", "content": [done]},
+        },
     ]
 
 
 def _call_item(index: int) -> list[JSON]:
     raw = json.dumps(ARGUMENTS)
     item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": ""}
+    item["status"] = "in_progress"
+    done = {**item, "arguments": raw, "status": "completed"}
     where = {"item_id": "fc_1", "output_index": index}
     return [
         {"type": "response.output_item.added", "output_index": index, "item": item},
         {"type": "response.function_call_arguments.delta", **where, "delta": raw[:5]},
         {"type": "response.function_call_arguments.delta", **where, "delta": raw[5:]},
         {"type": "response.function_call_arguments.done", **where, "arguments": raw},
-        {"type": "response.output_item.done", "output_index": index, "item": {**item, "arguments": raw}},
+        {"type": "response.output_item.done", "output_index": index, "item": done},
     ]
 
 
