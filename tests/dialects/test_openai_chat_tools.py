@@ -144,7 +144,7 @@ def test_a_call_without_a_name_is_not_lost():
 
 def test_an_id_that_never_comes_is_made():
     made = called(call(0, None, "weather", "{}"), call(1, None, "clock", "{}"))
-    assert [call.id for call in made] == ["call_0", "call_1"]
+    assert [call.id for call in made] == ["call_chatcmpl-1_0", "call_chatcmpl-1_1"], "other replies have other ids"
 
 
 @pytest.mark.parametrize("raw", ['{"city": "Os', "[1]", "null", '"x"', "{'a': 1}", '{"a":' + "[" * 50_000])

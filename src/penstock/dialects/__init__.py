@@ -20,13 +20,16 @@ DIALECTS = {
     "gemini": "penstock.dialects.gemini",
     "ollama": "penstock.dialects.ollama",
     "openai-chat": "penstock.dialects.openai_chat",
+    "openai-completions": "penstock.dialects.openai_completions",
     "openai-responses": "penstock.dialects.openai_responses",
     "straico": "penstock.dialects.straico",
 }
 
 
 #: the dialects that clients speak to us as well
-CLIENT_DIALECTS = frozenset({"anthropic-messages", "gemini", "ollama", "openai-chat", "openai-responses"})
+CLIENT_DIALECTS = frozenset(
+    {"anthropic-messages", "gemini", "ollama", "openai-chat", "openai-completions", "openai-responses"}
+)
 
 
 @cache

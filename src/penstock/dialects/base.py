@@ -207,6 +207,16 @@ def load_json(body: bytes) -> Any:
         return None
 
 
+def load_extras(body: bytes) -> dict[str, Any]:
+    """A request's members as plain values. What a struct passed over may still be no text."""
+    found = load_json(body)
+    if not isinstance(found, dict):
+        raise InvalidRequest(
+            "The body holds text that is no Unicode (half of a surrogate pair).", fix="Send whole characters."
+        )
+    return found
+
+
 def is_cut(data: bytes, error: Exception) -> bool:
     """Whether this is JSON that ended too early. (msgspec says so of half a surrogate pair as well.)"""
     return "truncated" in str(error) and repaired(data) is None

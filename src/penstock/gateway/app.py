@@ -72,6 +72,7 @@ def gateway(config: Config, transport: Transport) -> App:
     return App(
         {
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
+            ("POST", "/v1/completions"): chat("openai-completions"),
             ("POST", "/v1/responses"): chat("openai-responses"),
             ("POST", "/v1/messages"): chat("anthropic-messages"),
             ("POST", "/v1beta/models/"): generate_content,

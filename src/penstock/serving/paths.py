@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 #: the first that fits
 _BEGINNINGS = (
     ("/v1/messages", "anthropic-messages"),
+    ("/v1/completions", "openai-completions"),
     ("/v1/responses", "openai-responses"),
     ("/v1beta/", "gemini"),
     ("/v1/models/", "gemini"),

@@ -9,6 +9,7 @@ from penstock.dialects.base import endpoint, key_headers
 from penstock.dialects.openai_chat import encode, errors, request
 from penstock.dialects.openai_chat.build import build_body
 from penstock.dialects.openai_chat.decode import ChatDecoder
+from penstock.dialects.openai_chat.profiles import profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,8 @@ class OpenAIChat:
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
         passed = tuple((name, headers[name]) for name in self.forwarded_headers if name in headers)
-        body = request.forwarded_body(head, target.model)
+        ask_usage = profile_of(target.profile).stream_options
+        body = request.forwarded_body(head, target.model, ask_usage=ask_usage)
         return HttpRequest("POST", endpoint(target, self.path), self._headers(target, head.stream) + passed, body)
 
     @staticmethod

@@ -32,8 +32,17 @@ from penstock.canon.events import (
 from penstock.canon.usage import Usage, merge_reported, whole
 from penstock.dialects.base import JSON_ERRORS, Mark, is_cut, load_json, repaired
 from penstock.dialects.openai_chat.errors import streamed_error
+from penstock.dialects.openai_chat.profiles import profile_of
+from penstock.dialects.openai_chat.think import ThinkScanner
 from penstock.dialects.openai_chat.tools import ToolCalls
-from penstock.dialects.openai_chat.wire import FINISH_REASONS, Chunk, MessageDelta, decode_chunk, read_usage
+from penstock.dialects.openai_chat.wire import (
+    FINISH_REASONS,
+    Chunk,
+    MessageDelta,
+    ToolCallDelta,
+    decode_chunk,
+    read_usage,
+)
 from penstock.framing.base import Frame
 
 _COMMENT, _PING, _EMPTY = KeepAlive("comment"), KeepAlive("ping"), KeepAlive("empty")
@@ -55,6 +64,8 @@ class ChatDecoder:
         self._pieces: list[str] = []
         self._details: list[Any] = []
         self._tools: ToolCalls | None = None
+        think = profile_of(profile).think
+        self._scanner = ThinkScanner(begun=think == "begun") if think else None
         self._unfinished: set[int] = set()  # choices seen and not yet finished
         self._reason: str | None = None
         self._reported: dict[str, Any] | None = None
@@ -94,7 +105,7 @@ class ChatDecoder:
                     and self._kind == "text"
                     and delta.tool_calls is delta.reasoning is delta.reasoning_content is delta.refusal is None
                     and choice.finish_reason is choice.logprobs is choice.usage is choice.error is None
-                    and delta.reasoning_details is delta.annotations is None
+                    and delta.reasoning_details is delta.annotations is delta.function_call is None
                     and not choice.index
                 ):  # nearly every chunk of nearly every stream
                     self._pieces.append(text)
@@ -108,6 +119,8 @@ class ChatDecoder:
                 delta = choice.delta or choice.message
                 if delta is not None:
                     self._delta(delta, events)
+                elif choice.text:  # a completion's; some servers send both, which is one text
+                    self._delta(MessageDelta(content=choice.text), events)
                 if choice.logprobs and self._kind is not None:
                     events.append(Annotation(self._i, {"logprobs": choice.logprobs}))
                 self._watch(0, choice.finish_reason)
@@ -128,6 +141,7 @@ class ChatDecoder:
         if not self.proved:
             said = "[DONE]" if self.done else "the connection's end"
             raise Truncated(f"The stream ended with {said} but without a finish_reason.")
+        self._end_scan(events)
         self._close_block(events)
         if self._tools is not None:
             self._tools.close(events)
@@ -232,23 +246,40 @@ class ChatDecoder:
             self._reasoning(thought, delta.reasoning_details, events)
         content = delta.content
         if content:
-            if type(content) is str:
-                if self._kind != "text":
-                    self._open("text", events)
-                self._pieces.append(content)
-                events.append(Delta(self._i, content))
-            else:
+            if type(content) is not str:
                 self._parts(content, events)
+            elif self._scanner is not None:
+                self._scan(self._scanner, content, events)
+            else:
+                self._piece("text", content, events)
         if delta.refusal and isinstance(delta.refusal, str):
             self._piece("refusal", delta.refusal, events)
         if delta.annotations and self._kind == "text":
             events.append(Annotation(self._i, {"annotations": delta.annotations}))
         if delta.tool_calls:
-            self._close_block(events)
-            if self._tools is None:
-                self._tools = ToolCalls(self._claim_i)
             for call in delta.tool_calls:
-                self._tools.feed(call, events)
+                self._calls(events).feed(call, events)
+        if delta.function_call is not None:  # the one call of before there were tools
+            self._calls(events).feed(ToolCallDelta(index=-1, function=delta.function_call), events)
+
+    def _calls(self, events: list[Event]) -> ToolCalls:
+        self._end_scan(events)
+        self._close_block(events)
+        if self._tools is None:
+            self._tools = ToolCalls(self._claim_i, self._about.get("response_id", "reply"))
+        return self._tools
+
+    def _scan(self, scanner: ThinkScanner, text: str, events: list[Event]) -> None:
+        for kind, piece in scanner.feed(text):
+            self._piece(kind, piece, events)
+        if scanner.is_over:
+            self._scanner = None
+
+    def _end_scan(self, events: list[Event]) -> None:
+        scanner, self._scanner = self._scanner, None
+        if scanner is not None:
+            for kind, piece in scanner.close():
+                self._piece(kind, piece, events)
 
     def _reasoning(self, thought: Any, details: Any, events: list[Event]) -> None:
         """OpenRouter sends the same words twice, as text and as details: they count once, the details are kept."""

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.canon.events import BlockEnd, BlockStart, Delta, Finish, KeepAlive, Reasoning, Start, UsageUpdate
 from penstock.dialects.openai_chat.errors import write_error
+from penstock.dialects.openai_chat.thoughts import written_details
 from penstock.dialects.openai_chat.wire import FINISH_WORDS, write_usage
 from penstock.framing.sse import write_event
 
@@ -83,16 +84,12 @@ class ChatEncoder:
                 self._fields[event.i] = _TEXT_FIELDS[event.kind]
             case BlockStart() if event.kind == "tool_call" and not event.server:
                 number = self._calls[event.i] = len(self._calls)
-                call = {
-                    "index": number,
-                    "id": event.id,
-                    "type": "function",
-                    "function": {"name": event.name, "arguments": ""},
-                }
+                function = {"name": event.name, "arguments": ""}
+                call = {"index": number, **written_call(event.id, function, event.signature)}
                 out += (self._open, b'"tool_calls":[', _json(call), b"]", self._close)
             case BlockEnd(part=Reasoning() as part):
                 # Their words have been streamed: what is left to say is what proves them.
-                details = [_wordless(detail) for detail in reasoning_details(part) if _proves(detail)]
+                details = [_wordless(detail) for detail in written_details(part) if _proves(detail)]
                 if details:
                     out += (self._open, b'"reasoning_details":', _json(details), self._close)
             case UsageUpdate():
@@ -123,15 +120,12 @@ def _wordless(detail: dict[str, Any]) -> dict[str, Any]:
     return {key: "" if key in ("text", "summary") else value for key, value in detail.items()}
 
 
-def reasoning_details(part: Reasoning) -> list[Any]:
-    """What a client must send back with the next turn: OpenRouter's form, the one that chat clients know."""
-    if part.details:
-        return list(part.details)
-    if part.redacted is not None:
-        return [{"type": "reasoning.encrypted", "data": part.redacted}]
-    if part.signature:
-        return [{"type": "reasoning.text", "text": "", "signature": part.signature}]
-    return []
+def written_call(id_: str | None, function: dict[str, Any], signature: str | None) -> dict[str, Any]:
+    """A call; what Gemini must have back with it stands where Gemini's own endpoint for this wire puts it."""
+    call: dict[str, Any] = {"id": id_, "type": "function", "function": function}
+    if signature:
+        call["extra_content"] = {"google": {"thought_signature": signature}}
+    return call
 
 
 def write_document(response: Response, *, model: str | None, request_id: str, created: int) -> bytes:
@@ -143,13 +137,12 @@ def write_document(response: Response, *, model: str | None, request_id: str, cr
     }
     if response.reasoning:
         message["reasoning_content"] = response.reasoning
-    details = [detail for part in response.parts if isinstance(part, Reasoning) for detail in reasoning_details(part)]
+    details = [detail for part in response.parts if isinstance(part, Reasoning) for detail in written_details(part)]
     if details:
         message["reasoning_details"] = details
     if calls:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.raw or "{}"}}
-            for call in calls
+            written_call(call.id, {"name": call.name, "arguments": call.raw or "{}"}, call.signature) for call in calls
         ]
     reason = finish_word(response.finish.reason, has_calls=bool(calls)) if response.finish else None
     document: dict[str, Any] = {

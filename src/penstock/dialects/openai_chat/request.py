@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.canon.errors import InvalidRequest, Unsupported
-from penstock.canon.events import Reasoning, Refusal, Text
+from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import (
     Audio,
     ChatRequest,
@@ -24,7 +24,9 @@ from penstock.canon.request import (
     ToolChoice,
     ToolResult,
 )
-from penstock.dialects.base import RequestHead, decode_body, finished_call
+from penstock.dialects.base import RequestHead, decode_body, finished_call, load_extras
+from penstock.dialects.openai_chat.thoughts import read_thoughts
+from penstock.dialects.openai_chat.tools import call_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,11 +65,20 @@ class _Function(msgspec.Struct):
 class _Tool(msgspec.Struct):
     type: str
     function: _Function | None = None
+    custom: Any = None
+
+
+class _Custom(msgspec.Struct):
+    name: str
+    description: str | None = None
+    input: str = ""
 
 
 class _Call(msgspec.Struct):
-    function: _Function
+    function: _Function | None = None
+    custom: _Custom | None = None
     id: str = ""
+    extra_content: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -75,6 +86,7 @@ class _Message(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -116,6 +128,9 @@ class _Request(msgspec.Struct):
     user: str | None = None
     safety_identifier: str | None = None
     audio: Any = None
+    modalities: list[str] | None = None
+    functions: list[_Function] | None = None
+    function_call: str | dict[str, Any] | None = None
 
 
 _shape = msgspec.json.Decoder(_Shape)
@@ -131,15 +146,16 @@ def read_head(body: bytes, path: str = "") -> RequestHead:
     return RequestHead(shape.model, bool(shape.stream), bool(options and options.include_usage), body)
 
 
-def forwarded_body(head: RequestHead, model: str | None) -> bytes:
+def forwarded_body(head: RequestHead, model: str | None, *, ask_usage: bool = True) -> bytes:
     """The caller's own bytes; only `model` (where it is mapped) and the usage option are ours to change."""
     renamed = model is not None and model != head.model
-    if not renamed and (head.include_usage or not head.stream):
+    ask_usage = ask_usage and head.stream and not head.include_usage
+    if not renamed and not ask_usage:
         return head.body
     fields = head.fields
     if renamed:
         fields["model"] = _Raw(msgspec.json.encode(model))
-    if head.stream and not head.include_usage:
+    if ask_usage:
         given = fields.get("stream_options")
         options = msgspec.json.decode(given) if given is not None else None
         fields["stream_options"] = _Raw(msgspec.json.encode({**(options or {}), "include_usage": True}))
@@ -155,11 +171,17 @@ def parse_request(body: bytes, path: str = "") -> ChatRequest:
         raise Unsupported("`n` above 1 cannot be translated to this model's dialect.", param="n", fix="Ask n times.")
     if given.audio is not None:
         raise Unsupported("Audio output cannot be translated to this model's dialect.", param="audio")
-    extras = {key: value for key, value in msgspec.json.decode(body).items() if key not in _KNOWN}
-    for name in ("functions", "function_call"):
-        if name in extras:
-            raise Unsupported(f"`{name}` cannot be translated to this model's dialect.", param=name, fix="Use `tools`.")
+    if "audio" in (given.modalities or ()):
+        raise Unsupported("Audio output cannot be translated to this model's dialect.", param="modalities")
+    extras = {key: value for key, value in load_extras(body).items() if key not in _KNOWN and value is not None}
+    if "web_search_options" in extras:
+        raise Unsupported(
+            "A search by the provider cannot be translated to this model's dialect.", param="web_search_options"
+        )
     messages = [_message(message, f"messages[{k}]") for k, message in enumerate(given.messages)]
+    tools = [_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())]
+    tools += [Tool(old.name, old.description, old.parameters) for old in given.functions or ()]
+    allowed, choice = _choice(given)
     stop = (given.stop,) if isinstance(given.stop, str) else tuple(given.stop or ())
     max_tokens = given.max_completion_tokens if given.max_completion_tokens is not None else given.max_tokens
     return ChatRequest(
@@ -175,8 +197,8 @@ def parse_request(body: bytes, path: str = "") -> ChatRequest:
         seed=given.seed,
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
-        tools=tuple(_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())),
-        tool_choice=_tool_choice(given.tool_choice),
+        tools=tuple(tool for tool in tools if allowed is None or tool.name in allowed),
+        tool_choice=choice,
         parallel_tool_calls=given.parallel_tool_calls,
         reasoning_effort=given.reasoning_effort,
         output=_output(given.response_format),
@@ -191,6 +213,7 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
+    "function": "tool",
 }
 
 
@@ -201,20 +224,19 @@ def _message(given: _Message, path: str) -> Message:
             f"Unknown role `{given.role}`.", param=f"{path}.role", fix=f"Use one of {', '.join(_ROLES)}."
         )
     parts: list[ContentPart] = []
-    if thought := given.reasoning_content or given.reasoning:
-        parts.append(Reasoning(thought, details=tuple(given.reasoning_details or ())))
+    parts += read_thoughts(given.reasoning_content or given.reasoning or "", given.reasoning_details or [])
     parts += _parts(given.content, f"{path}.content")
     if given.refusal:
         parts.append(Refusal(given.refusal))
-    for call in given.tool_calls or ():
-        arguments = call.function.arguments
-        raw = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
-        parts.append(finished_call(call.id, call.function.name, raw))
+    parts += (_call(call, f"{path}.tool_calls[{k}]") for k, call in enumerate(given.tool_calls or ()))
+    if given.function_call is not None:  # the one call of before there were tools, known by its name
+        parts.append(_call(_Call(given.function_call, id=given.function_call.name), f"{path}.function_call"))
     if role == "tool":
-        if not given.tool_call_id:
+        id_ = given.tool_call_id or (given.name if given.role == "function" else None)
+        if not id_:
             raise InvalidRequest("A tool message needs `tool_call_id`.", param=f"{path}.tool_call_id")
         shown = tuple(part for part in parts if isinstance(part, Text | Image | Audio | File))
-        return Message("tool", (ToolResult(given.tool_call_id, shown, name=given.name),))
+        return Message("tool", (ToolResult(id_, shown, name=given.name),))
     return Message(role, tuple(parts), given.name)
 
 
@@ -280,6 +302,17 @@ _PARTS: dict[str, Callable[[dict[str, Any]], ContentPart]] = {
 }
 
 
+def _call(given: _Call, path: str) -> ToolCall:
+    if given.custom is not None:  # free text is its one argument
+        raw = msgspec.json.encode({"input": given.custom.input}).decode()
+        return finished_call(given.id, given.custom.name, raw)
+    if given.function is None:
+        raise InvalidRequest("A call needs its `function`.", param=f"{path}.function")
+    arguments = given.function.arguments
+    raw = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+    return finished_call(given.id, given.function.name, raw, signature=call_signature(given.extra_content))
+
+
 def _tool(given: _Tool, path: str) -> Tool:
     if given.type != "function" or given.function is None:
         raise Unsupported(
@@ -289,6 +322,23 @@ def _tool(given: _Tool, path: str) -> Tool:
         )
     function = given.function
     return Tool(function.name, function.description, function.parameters, function.strict)
+
+
+def _choice(given: _Request) -> tuple[set[str] | None, ToolChoice | None]:
+    """The names of the tools that may be called, None for all, and how they must be."""
+    choice = given.tool_choice
+    if choice is None and given.function_call is not None:
+        old = given.function_call
+        choice = old if isinstance(old, str) else {"type": "function", "function": old}
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return None, _tool_choice(choice)
+    allowed = choice.get("allowed_tools")
+    listed = allowed.get("tools") if isinstance(allowed, dict) else None
+    if not isinstance(allowed, dict) or not isinstance(listed, list):
+        raise InvalidRequest("`allowed_tools` needs its list of tools.", param="tool_choice.allowed_tools.tools")
+    functions = [tool.get("function") for tool in listed if isinstance(tool, dict)]
+    names = {str(function.get("name")) for function in functions if isinstance(function, dict)}
+    return names, _tool_choice(allowed.get("mode", "auto"))
 
 
 def _tool_choice(given: str | dict[str, Any] | None) -> ToolChoice | None:

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 
 class _Call:
-    __slots__ = ("i", "id", "name", "pieces")
+    __slots__ = ("i", "id", "name", "pieces", "signature")
 
     def __init__(self) -> None:
         self.i: int | None = None  # None until the block is open, which takes a name
         self.id = ""
         self.name = ""
         self.pieces: list[str] = []
+        self.signature: str | None = None
 
 
 class ToolCalls:
-    def __init__(self, claim_i: Callable[[], int]) -> None:
+    """`reply` is the reply's id, so that the ids that are made are no other reply's."""
+
+    def __init__(self, claim_i: Callable[[], int], reply: str) -> None:
         self._claim_i = claim_i
+        self._reply = reply
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
 
@@ -44,11 +48,9 @@ class ToolCalls:
         call = self._find(delta.index, id_, name)
         call.id = call.id or id_
         call.name = call.name or name
+        call.signature = call.signature or call_signature(delta.extra_content)
         if call.i is None and call.name:
-            call.i = self._claim_i()
-            call.id = call.id or f"call_{call.i}"
-            events.append(BlockStart(call.i, "tool_call", call.id, call.name))
-            events.extend(Delta(call.i, piece) for piece in call.pieces)
+            self._open(call, events)
         arguments = function.arguments if function else None
         if arguments is None or arguments == "":
             return
@@ -62,11 +64,16 @@ class ToolCalls:
     def close(self, events: list[Event]) -> None:
         for call in self._calls:
             if call.i is None:  # never named: kept, so that nothing is lost in silence
-                call.i = self._claim_i()
-                call.id = call.id or f"call_{call.i}"
-                events.append(BlockStart(call.i, "tool_call", call.id, ""))
-                events.extend(Delta(call.i, piece) for piece in call.pieces)
-            events.append(BlockEnd(call.i, finished_call(call.id, call.name, "".join(call.pieces))))
+                self._open(call, events)
+            assert call.i is not None
+            part = finished_call(call.id, call.name, "".join(call.pieces), signature=call.signature)
+            events.append(BlockEnd(call.i, part))
+
+    def _open(self, call: _Call, events: list[Event]) -> None:
+        call.i = self._claim_i()
+        call.id = call.id or f"call_{self._reply}_{call.i}"
+        events.append(BlockStart(call.i, "tool_call", call.id, call.name, False, call.signature))
+        events.extend(Delta(call.i, piece) for piece in call.pieces)
 
     def _find(self, index: Any, id_: str, name: str) -> _Call:
         if type(index) is not int:
@@ -90,3 +97,10 @@ def _is_repeated(piece: str, pieces: list[str]) -> bool:
     if not (piece.startswith("{") and piece.endswith("}") and len(piece) > 2):
         return False
     return piece == "".join(pieces)
+
+
+def call_signature(extra: Any) -> str | None:
+    """Where Gemini's endpoint for this wire puts what must come back with a call."""
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) and signature else None

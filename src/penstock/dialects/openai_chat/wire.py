@@ -23,6 +23,8 @@ class ToolCallDelta(msgspec.Struct, gc=False):
     index: Any = None
     id: Any = None
     function: FunctionDelta | None = None
+    custom: Any = None
+    extra_content: Any = None
 
 
 class MessageDelta(msgspec.Struct, gc=False):
@@ -34,6 +36,7 @@ class MessageDelta(msgspec.Struct, gc=False):
     reasoning_details: Any = None
     refusal: Any = None
     tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionDelta | None = None
     annotations: Any = None
 
 
@@ -41,6 +44,7 @@ class Choice(msgspec.Struct, gc=False):
     index: Any = 0
     delta: MessageDelta | None = None
     message: MessageDelta | None = None
+    text: Any = None
     finish_reason: Any = None
     native_finish_reason: Any = None
     logprobs: Any = None
