@@ -183,6 +183,10 @@ def test_the_systems_words_in_front_and_in_the_middle():
     assert body["contents"] == [{"role": "user", "parts": [{"text": "Hi"}, {"text": "<system>\nC\n</system>"}]}]
 
 
+def test_the_systems_words_alone_are_said_by_the_user():
+    assert built(Message.of("system", "A")) == {"contents": [{"role": "user", "parts": [{"text": "A"}]}]}
+
+
 def test_turns_of_one_role_are_one_and_empty_ones_none():
     assert contents(
         USER, Message("user", (Text("there"),), name="Ann"), Message.of("assistant", ""), Message.of("assistant", "A"),

@@ -310,6 +310,12 @@ def test_arguments_in_pieces():
     assert (first.signature, second.name) == ("s", "g")
 
 
+def test_c11_arguments_in_pieces_have_a_bottom():
+    deep = {"jsonPath": "$" + ".a" * 100_000, "numberValue": 1}
+    driven = told(chunk({"functionCall": {"name": "f", "partialArgs": [deep], "willContinue": False}}))
+    assert driven.response.tool_calls[0].arguments == {}
+
+
 def test_arguments_in_pieces_that_nothing_ends():
     begun = chunk(
         {"functionCall": {"name": "f", "partialArgs": [{"jsonPath": "$.a", "numberValue": 1}], "willContinue": True}}
@@ -503,6 +509,11 @@ def test_pathology_11_a_giant_part():
     blob = {"inlineData": {"mimeType": "image/png", "data": "A" * 2_000_000}}
     driven = told(chunk(blob))
     assert driven.response.parts == (Custom("inline_data", blob),)
+
+
+def test_c11_many_unknown_parts_are_read_once():
+    parts = [{"x": k} for k in range(1, 20_001)]
+    assert len(told(chunk(*parts)).response.parts) == 20_000
 
 
 def test_pathology_8_line_ends_of_other_alphabets_are_text():

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.canon.errors import InvalidRequest, RequestError, UnknownRoute, Unsupported
 from penstock.canon.events import Reasoning, Text, ToolCall
@@ -453,6 +455,54 @@ def test_a_request_built_by_us_is_understood_by_us():
     built = DIALECT.build_request(request, TARGET)
     assert built.dropped == ()
     assert DIALECT.parse_request(built.body, built.url) == request
+
+
+def nested(inner: str, depth: int, open_: str, close: str) -> bytes:
+    return (open_ * depth + inner + close * depth).encode()
+
+
+@pytest.mark.parametrize("depth", [50, 100, 300, *range(900, 1000, 3), 5000])
+def test_c11_what_is_nested_too_deep_is_refused_and_no_traceback(depth: int):
+    schema = nested("{}", depth, '{"properties":{"a":', "}}")
+    args = nested("{}", depth, '{"a":[', "]}")
+    for body in (
+        b'{"contents":[{"parts":[]}],"tools":[{"functionDeclarations":[{"name":"f","parameters":' + schema + b"}]}]}",
+        b'{"contents":[{"parts":[{"functionCall":{"name":"f","args":' + args + b"}}]}]}",
+        b'{"contents":[{"parts":[{"functionResponse":{"name":"f","response":' + args + b"}}]}]}",
+        b'{"contents":[{"parts":[]}],"new":' + args + b"}",
+    ):
+        try:
+            DIALECT.parse_request(body, PATH)
+        except RequestError:
+            assert depth > 60
+
+
+_NAMES = [
+    "contents", "role", "parts", "text", "thought", "thoughtSignature", "thought_signature", "inlineData", "mimeType",
+    "data", "fileData", "fileUri", "functionCall", "functionResponse", "name", "args", "response", "id", "tools",
+    "functionDeclarations", "parameters", "type", "properties", "anyOf", "nullable", "enum", "toolConfig",
+    "functionCallingConfig", "mode", "allowedFunctionNames", "generationConfig", "thinkingConfig", "thinkingBudget",
+    "stopSequences", "topK", "responseSchema", "responseMimeType", "systemInstruction", "safetySettings", "labels",
+]  # fmt: skip
+_plain: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "STRING", "ANY"])
+)
+_shaped = st.recursive(
+    _plain,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(fields=st.dictionaries(st.sampled_from(_NAMES), _shaped, max_size=3), part=_shaped)
+def test_no_json_raises_anything_but_a_request_error(fields: dict[str, Any], part: Any):
+    for given_ in (fields, {"contents": [{"parts": [part]}], **fields}, {"contents": [HI], "tools": [part]}):
+        body = json.dumps(given_).encode()
+        try:
+            request = DIALECT.parse_request(body, PATH)
+            DIALECT.build_request(request, TARGET)
+        except RequestError:
+            continue
 
 
 def test_unsupported_says_how_to_go_on():

@@ -56,7 +56,9 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     for message in request.messages:
         turns.add(message)
     body: dict[str, Any] = {"contents": turns.finished()}
-    if turns.system:
+    if turns.system and not body["contents"]:  # this wire wants somebody to answer
+        body["contents"] = [{"role": "user", "parts": turns.system}]
+    elif turns.system:
         body["systemInstruction"] = {"parts": turns.system}
     if request.tools:
         body["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}]

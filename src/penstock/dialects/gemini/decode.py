@@ -160,6 +160,7 @@ class StreamDecoder:
 
     def _parts(self, parts: list[Part], data: bytes, position: int, events: list[Event]) -> None:
         blocks = self._blocks
+        raw_parts: list[dict[str, Any]] | None = None
         for k, part in enumerate(parts):
             text = part.text
             if type(text) is str and part.function_call is None:
@@ -176,7 +177,9 @@ class StreamDecoder:
             elif type(part.function_call) is dict:
                 self._call(part.function_call, part.thought_signature, data, events)
             else:
-                self._other(part, _raw_part(data, position, k), events)
+                if raw_parts is None:
+                    raw_parts = _raw_parts(data, position)
+                self._other(part, raw_parts[k] if k < len(raw_parts) else {}, events)
 
     def _sign(self, signature: Any, of_thought: bool, events: list[Event]) -> None:
         """A thought's proof is its own. That of text, or of nothing at all, is kept as a thought without words."""
@@ -367,13 +370,12 @@ def _dicts(found: Any) -> list[dict[str, Any]]:
     return [each for each in listed if isinstance(each, dict)]
 
 
-def _raw_part(data: bytes, position: int, k: int) -> dict[str, Any]:
-    """The part as it came, with the members that we do not know."""
+def _raw_parts(data: bytes, position: int) -> list[dict[str, Any]]:
+    """A candidate's parts as they came, with the members that we do not know."""
     try:
-        candidate = _dicts(load_json(data)["candidates"])[position]
-        return _dicts(candidate["content"]["parts"])[k]
+        return _dicts(_dicts(load_json(data)["candidates"])[position]["content"]["parts"])
     except (TypeError, LookupError):  # no Unicode in a member that is not ours
-        return {}
+        return []
 
 
 def _failure(candidate: Candidate) -> StreamedError:

@@ -1,7 +1,8 @@
 """Arguments of a call that come in pieces, each with the path of the value that it is (Vertex).
 
 A piece is `{"jsonPath": "$.place.city", "stringValue": "Os", "willContinue": true}`; a string goes on in the next piece
-of the same path. Paths are `$` and then `.name`, `['name']` or `[0]`; a piece with another path is left out. Pure.
+of the same path. Paths are `$` and then `.name`, `['name']` or `[0]`; a piece with another path, or with one that leads
+too deep, is left out. Pure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 from typing import Any
 
 _STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\['([^']*)'\]|\["([^"]*)"\]""")
+#: no tool's arguments are as deep
+_MAX_STEPS = 64
 _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 
@@ -41,6 +44,8 @@ def _steps(path: Any) -> list[str | int]:
         if found is None:
             return []
         name, index, single, double = found.groups()
+        if len(steps) == _MAX_STEPS:
+            return []
         steps.append(int(index) if index is not None else next(s for s in (name, single, double) if s is not None))
         at = found.end()
     return steps if steps and isinstance(steps[0], str) else []

@@ -1,23 +1,33 @@
 """Gemini's `Schema` (a subset of OpenAPI) → JSON Schema.
 
-Type names are in upper case there, `nullable` is a member of its own, and counts may be strings. Pure.
+Type names are in upper case there, `nullable` is a member of its own, and counts may be strings. Pure; raises
+`InvalidRequest` for one that is nested too deep.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from penstock.canon.errors import InvalidRequest
 from penstock.dialects.gemini.spelling import camel
+
+#: far more than anybody writes, and far less than the stack
+_MAX_DEPTH = 64
 
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 #: about the order of what is generated, or about nothing
 _LEFT_OUT = frozenset({"propertyOrdering", "nullable"})
 
 
-def json_schema(given: Any) -> Any:
+def json_schema(given: Any, depth: int = 0) -> Any:
     """The JSON Schema that means the same. What is no object is left as it is, for the upstream to judge."""
     if not isinstance(given, dict):
         return given
+    if depth > _MAX_DEPTH:
+        raise InvalidRequest(
+            f"A schema is nested more than {_MAX_DEPTH} levels deep.", param="tools", fix="Make it flatter."
+        )
+    depth += 1
     schema: dict[str, Any] = {}
     for name, value in given.items():
         # `$ref` and `$defs` are JSON Schema's own words, and are kept.
@@ -28,11 +38,11 @@ def json_schema(given: Any) -> Any:
             if (type_ := _type(value)) is not None:
                 schema[name] = type_
         elif name in ("properties", "$defs", "defs") and isinstance(value, dict):
-            schema[name] = {key: json_schema(inner) for key, inner in value.items()}
+            schema[name] = {key: json_schema(inner, depth) for key, inner in value.items()}
         elif name in ("items", "additionalProperties"):
-            schema[name] = json_schema(value)
+            schema[name] = json_schema(value, depth)
         elif name in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
-            schema[name] = [json_schema(inner) for inner in value]
+            schema[name] = [json_schema(inner, depth) for inner in value]
         elif name in _COUNTS and isinstance(value, str) and value.isascii() and value.isdigit():
             schema[name] = int(value)
         elif name == "example":
