@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -86,6 +86,16 @@ class Encoder(Protocol):
     def encode(self, events: Iterable[Event]) -> bytes: ...
 
     def error(self, error: PenstockError) -> bytes: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An encoder to which it matters what stands before its words: in an array, a comma or a bracket.
+
+    `resumes`: something of the stream was written already, by somebody else.
+    """
+
+    resumes: bool
 
 
 class UpstreamDialect(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.canon.errors import StreamedError
-from penstock.dialects.base import Mark
+from penstock.dialects.base import Mark, Resumable
 
 if TYPE_CHECKING:
     from penstock.canon.errors import PenstockError
@@ -104,6 +104,8 @@ class Verbatim:
     def failed(self, error: PenstockError, encoder: Encoder) -> bytes:
         if self._said_error and isinstance(error, StreamedError):
             return self._closed_line()  # the provider's own words have passed
+        if self._last and isinstance(encoder, Resumable):
+            encoder.resumes = True
         return self._closed_line() + encoder.error(error)
 
     def _closed_line(self) -> bytes:
