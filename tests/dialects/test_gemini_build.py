@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from penstock.canon.errors import InvalidRequest, Unsupported
-from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
+from penstock.canon.events import Finish, Reasoning, Refusal, Start, Text, ToolCall
 from penstock.canon.request import (
     Audio,
     ChatRequest,
@@ -21,8 +21,12 @@ from penstock.canon.request import (
     ToolChoice,
     ToolResult,
 )
+from penstock.canon.response import fold
 from penstock.canon.target import Target
+from penstock.dialects import client_dialect
 from penstock.dialects.gemini import DIALECT
+from tests.dialects import streams
+from tests.dialects.gemini_wire import call, chunk, text, thought, told
 
 TARGET = Target("google", "https://generativelanguage.googleapis.com/v1beta", "gemini")
 USER = Message.of("user", "Hi")
@@ -307,3 +311,67 @@ def test_media(part: Any, written: dict[str, Any]):
 def test_what_google_cannot_read_is_refused_with_a_way_out(part: Any):
     with pytest.raises(Unsupported, match="bytes"):
         built(Message("user", (part,)))
+
+
+# --- home through another dialect -----------------------------------------------------------------------------------
+
+
+def test_signatures_come_home_through_a_client_of_messages():
+    """Gemini → a client of Anthropic's dialect, which knows nothing of them → Gemini."""
+    messages = client_dialect("anthropic-messages")
+    reply = told(
+        chunk(thought("Hm", thoughtSignature="c2ln")),
+        chunk(text("I look."), call("f", {"a": 1}, thoughtSignature="c2lnMg==")),
+        chunk(text("", thoughtSignature="c2lnMw==")),
+    ).response
+    heard = json.loads(messages.write_document(reply, model="m", request_id="r", created=0))
+    (used,) = [block for block in heard["content"] if block["type"] == "tool_use"]
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": heard["content"]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": used["id"], "content": "Rain"}]},
+    ]
+    asked = messages.parse_request(json.dumps({"model": "m", "max_tokens": 9, "messages": turns}).encode())
+    built_ = DIALECT.build_request(asked, TARGET)
+    assert built_.dropped == ()
+    assert json.loads(built_.body)["contents"][1:] == [
+        {
+            "role": "model",
+            "parts": [
+                {"thought": True, "text": "Hm", "thoughtSignature": "c2ln"},
+                {"text": "I look."},
+                {
+                    "functionCall": {"name": "f", "args": {"a": 1}, "id": "call_resp_1_0"},
+                    "thoughtSignature": "c2lnMg==",
+                },
+                {"text": "", "thoughtSignature": "c2lnMw=="},
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [{"functionResponse": {"name": "f", "response": {"output": "Rain"}, "id": "call_resp_1_0"}}],
+        },
+    ]
+
+
+def test_a_proof_of_anothers_comes_home_through_a_client_of_ours():
+    """Anthropic → a client of Gemini's dialect → Anthropic."""
+    reply = fold(
+        [
+            Start("m", "anthropic", "msg_1"),
+            *streams.of(0, Reasoning("Hm", "EqQB", signed_by="anthropic-messages"), "Hm"),
+            *streams.of(1, Reasoning("", redacted="EmwK", signed_by="anthropic-messages")),
+            *streams.of(2, Text("Hi"), "Hi"),
+            Finish("stop"),
+        ]
+    )
+    heard = json.loads(DIALECT.write_document(reply, model="m", request_id="r", created=0))
+    body = {"contents": [{"parts": [{"text": "Hi"}]}, heard["candidates"][0]["content"]]}
+    asked = DIALECT.parse_request(json.dumps(body).encode(), "/v1beta/models/m:generateContent")
+    target = Target("claude", "https://api.anthropic.com/v1", "anthropic-messages")
+    sent = json.loads(client_dialect("anthropic-messages").build_request(asked, target).body)
+    assert sent["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "Hm", "signature": "EqQB"},
+        {"type": "redacted_thinking", "data": "EmwK"},
+        {"type": "text", "text": "Hi"},
+    ]
