@@ -165,7 +165,7 @@ def test_c11_an_error_body_without_end_is_read_no_further_than_it_is_of_use(
 def test_c11_a_slow_reader_slows_his_own_upstream_and_nobody_else(
     wire: Wire, upstream: Upstream, gateway: Gateway
 ) -> None:
-    """Verbatim to the one, translated to the other."""
+    """Pathology 48. Verbatim to the one, translated to the other."""
     pair, number = Pair(wire, CHAT), 500
     flood = [CHAT.text(f"{k:>6}" + "x" * 50_000) for k in range(number)]  # 25 MB
     upstream.answers(sse(*CHAT.opening(), *flood, *CHAT.closing()))

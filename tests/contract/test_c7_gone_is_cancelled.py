@@ -74,6 +74,7 @@ def test_c7_before_the_upstream_has_answered(
 @each_pair
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 def test_c7_in_the_middle_of_a_stream(reset: bool, pair: Pair, upstream: Upstream, gateway: Gateway) -> None:
+    """Pathology 47."""
     wire = pair.upstream
 
     def arrange(model: str) -> Asked:

@@ -158,6 +158,7 @@ async def test_c4_status_comes_before_parsing():
 
 @on_virtual_time
 async def test_a_status_that_is_an_event_stream_is_still_an_error():
+    """Pathology 45."""
     error, _ = await fails(Reply(status=500, headers={"content-type": "text/event-stream"}, chunks=(HEL, END, DONE)))
     assert type(error) is ServerFault
 

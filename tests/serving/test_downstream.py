@@ -142,6 +142,7 @@ async def test_an_answer_may_be_its_end_alone():
 
 @on_virtual_time
 async def test_heartbeats_come_while_nothing_else_does():
+    """Pathology 22."""
     client, call = Client(), a_call()
     down = to(client, call)
     await asyncio.sleep(50)

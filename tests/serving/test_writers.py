@@ -99,6 +99,7 @@ def test_c10_a_terminator_that_the_upstream_left_out_is_added():
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_c10_a_terminator_that_comes_twice_is_passed_once(size: int):
+    """Pathology 3."""
     assert relay(*cut(HEL + END + DONE + DONE, size)) == HEL + END + DONE
 
 
@@ -150,6 +151,7 @@ def test_c4_an_error_of_ours_is_the_last_word():
 
 
 def test_c4_an_error_is_never_glued_to_an_open_event():
+    """Pathology 16."""
     written = relay(HEL, LO.rstrip())
     assert written.startswith(HEL + LO)
     assert error_of(written)["type"] == "truncated"

@@ -47,6 +47,7 @@ async def test_c8_first_content_runs_out():
 
 @on_virtual_time
 async def test_c8_idle_runs_between_contents():
+    """Pathology 20."""
     watched = Watched(first_content=120, idle=60)
     await watched.reading_every(50, 10, content=True)
     await asyncio.sleep(1000)
@@ -120,6 +121,7 @@ async def test_c8_the_first_to_run_out_is_the_one_that_is_named():
 
 @on_virtual_time
 async def test_a_clock_that_is_not_set_never_runs_out():
+    """Pathology 21."""
     watched = Watched()
     await asyncio.sleep(1_000_000)
     assert watched.fired == []

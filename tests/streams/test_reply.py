@@ -162,6 +162,7 @@ async def test_c4_a_finish_reason_and_the_connections_end_are_complete():
 
 @on_virtual_time
 async def test_c4_a_reset_after_the_finish_is_complete():
+    """Pathology 23."""
     heard = await heard_of(of(HEL, END, Break()))
     assert heard.error is None
     assert heard.response.text == "Hello"[:3]
@@ -178,6 +179,7 @@ async def test_c4_a_cut_before_the_terminal_is_truncated():
 
 @on_virtual_time
 async def test_c4_a_broken_connection_is_truncated_and_says_why():
+    """Pathology 23."""
     heard = await heard_of(of(HEL, LO[:9], Break("reset by peer")))
     assert isinstance(heard.error, Truncated)
     assert isinstance(heard.error.__cause__, ConnectionLost)
@@ -242,6 +244,7 @@ async def test_an_error_is_raised_again_and_an_end_stays_an_end():
 
 @on_virtual_time
 async def test_done_ends_a_reply_whose_connection_stays_open():
+    """Pathology 2."""
     response = script(HEL, END + DONE, Hang())
     heard = await heard_of(reply_to(response))
     assert heard.error is None

@@ -19,6 +19,7 @@ def nearest_rank(gaps: list[float], percent: int) -> float:
 
 
 def test_c6_no_gap_no_number() -> None:
+    """Pathology 43."""
     assert summary([]) == (None, None, None)
 
 

@@ -110,6 +110,8 @@ async def test_a_stream(trusting, size):
 
 
 async def test_a_body_until_eof(trusting):
+    """Pathology 44."""
+
     async def handle(peer):
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")

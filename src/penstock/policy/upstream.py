@@ -15,6 +15,7 @@ from penstock.dialects import dialect as dialect_of
 from penstock.framing.choose import choose_framing
 from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
+from penstock.streams.inflate import inflated
 from penstock.streams.stream import Chooser, EventStream, Reply
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class _Asking:
         try:
             response = await clocks.guard(self._transport.open(request, connect_s=self._timeouts.connect))
             attempt.status = response.status
+            try:
+                response = inflated(response)
+            except PenstockError:
+                response.abort()
+                raise
             choose = _chooser(response, dialect, target)
             reply = self._reply = Reply(response, choose, now=call.now, target=attempt.target, clocks=clocks)
             if not 200 <= response.status < 300:

@@ -82,6 +82,10 @@ class ToolCalls:
                 return known
             return self._calls[-1] if self._calls and not id_ and not name else self._new()
         call = self._by_index.get(index)
+        if call is None and id_:  # its first piece may have come without the index
+            call = next((known for known in self._calls if known.id == id_), None)
+            if call is not None:
+                self._by_index[index] = call
         if call is None or (id_ and name and call.id and id_ != call.id):
             call = self._by_index[index] = self._new()
         return call
