@@ -155,7 +155,10 @@ def test_quirk_parallel_calls_come_in_turns():
 
 def messages(*events: dict[str, Any]) -> Driven:
     start = {"type": "message_start", "message": {"id": "m", "model": "c", "content": []}}
-    ending = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"}]
+    ending: list[dict[str, Any]] = [
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
     told_: list[dict[str, Any]] = [start, *events, *ending]
     data = b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in told_)
     return got(data, "anthropic-messages")
