@@ -22,6 +22,7 @@ from penstock.canon.request import (
     ToolResult,
 )
 from penstock.canon.target import Secret, Target
+from penstock.dialects import DIALECTS, dialect
 from penstock.dialects.anthropic_messages import DIALECT
 
 TARGET = Target("claude", "https://api.anthropic.com/v1", "anthropic-messages")
@@ -265,7 +266,8 @@ def test_reasoning_that_is_asked_for():
     assert parsed(thinking={"type": "disabled"}).reasoning_effort == "none"
     adaptive = parsed(thinking={"type": "adaptive"}, output_config={"effort": "high"})
     assert (adaptive.reasoning_budget, adaptive.reasoning_effort) == (None, "high")
-    assert adaptive.extras == {"anthropic-messages": {"thinking": {"type": "adaptive"}}}
+    assert adaptive.extras == {}
+    assert parsed(thinking={"type": "adaptive"}).extras == {"anthropic-messages": {"thinking": {"type": "adaptive"}}}
 
 
 def test_an_output_schema():
@@ -292,7 +294,7 @@ def test_an_output_schema():
             },
             "messages[0].content[0].input",
         ),
-        ({"tools": [{}]}, "tools[0]"),
+        ({"tools": [{}]}, "tools[0].name"),
         ({"tools": [{"name": "f", "input_schema": "x"}]}, "tools[0].input_schema"),
         ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
@@ -404,6 +406,29 @@ def test_turns_of_one_role_are_merged_and_empty_ones_left_out():
         {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "Again"}]},
         {"role": "assistant", "content": "Yes"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("The answer is", "The answer is"),
+        ("The answer is \n", "The answer is"),  # Anthropic refuses one that ends in a space
+        (" \n", None),
+    ],
+)
+def test_a_prefill_is_the_last_turn(said: str, sent: str | None):
+    turns = [{"role": "user", "content": "Hi"}, *([{"role": "assistant", "content": sent}] if sent else [])]
+    assert built(USER, Message.of("assistant", said))["messages"] == turns
+
+
+def test_a_prefill_is_the_last_turn_in_every_dialect():
+    """Whether a model goes on from it is the model's; nothing is lost on the way there."""
+    request = parsed(messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "The answer"}])
+    assert request.messages[-1] == Message.of("assistant", "The answer")
+    for name in set(DIALECTS) - {"openai-completions"}:  # which takes one message alone
+        url = "https://bedrock-runtime.us-east-1.amazonaws.com" if name == "bedrock" else "https://x.test/v1"
+        sent = dialect(name).build_request(request, Target("x", url, name)).body.decode()
+        assert sent.index("Hi") < sent.index("The answer"), name
 
 
 def test_arguments_that_are_no_json_are_kept():

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
 
-#: The version that knows sampling parameters; 2026-10-21 refuses them.
+#: The version that knows sampling parameters, asked for unless the client or the target's headers name another.
 VERSION = "2023-06-01"
+#: … and the one that refuses them.
+NEWER_VERSION = "2026-10-21"
 
 
 class AnthropicMessages:
@@ -41,7 +43,7 @@ class AnthropicMessages:
 
     def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
         headers = self._headers(target, request.stream, {})
-        body, dropped = build_body(request, target)
+        body, dropped = build_body(request, target, samples=dict(headers)["anthropic-version"] != NEWER_VERSION)
         return HttpRequest("POST", endpoint(target, self.path), headers, body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
@@ -62,4 +64,11 @@ class AnthropicMessages:
         return tuple((headers | {name.lower(): value for name, value in target.headers}).items())
 
 
+class _Of2026(AnthropicMessages):
+    """For clients of the version of 2026-10-21, which differs in what a request may hold and in nothing else."""
+
+    parse_request = staticmethod(request.parse_2026_10_21)
+
+
 DIALECT = AnthropicMessages()
+DIALECT_2026_10_21 = _Of2026()

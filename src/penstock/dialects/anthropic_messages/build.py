@@ -16,8 +16,7 @@ import msgspec
 from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
-from penstock.dialects.anthropic_messages.request import EXTRAS
-from penstock.dialects.anthropic_messages.wire import call_input
+from penstock.dialects.anthropic_messages.wire import OWN, SAMPLING, call_input
 from penstock.dialects.base import foreign_extras
 
 if TYPE_CHECKING:
@@ -26,13 +25,17 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 4096
 MIN_BUDGET = 1024
 
+#: what no version of this wire has
+UNKNOWN = ("seed", "presence_penalty", "frequency_penalty")
+
 #: effort → thinking budget in tokens (no standard says it)
 BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 
 
-def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
-    """The body, and the names of what it leaves out."""
-    dropped = [name for name in ("seed", "presence_penalty", "frequency_penalty") if getattr(request, name) is not None]
+def build_body(request: ChatRequest, target: Target, *, samples: bool = True) -> tuple[bytes, tuple[str, ...]]:
+    """The body, and the names of what it leaves out. `samples`: the version asked for takes sampling parameters."""
+    left_out = UNKNOWN if samples else (*SAMPLING, *UNKNOWN)
+    dropped = [name for name in left_out if getattr(request, name) is not None]
     turns = _Turns(dropped)
     for message in request.messages:
         turns.add(message)
@@ -46,11 +49,13 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     }
     if system:
         body["system"] = system[0]["text"] if len(system) == 1 else system
+    if samples:
+        sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+        body.update({key: value for key, value in sampling.items() if value is not None})
+        if request.temperature is not None:
+            body["temperature"] = min(request.temperature, 1.0)
     simple = {
         "stream": request.stream or None,
-        "temperature": None if request.temperature is None else min(request.temperature, 1.0),
-        "top_p": request.top_p,
-        "top_k": request.top_k,
         "stop_sequences": [stop for stop in request.stop if stop.strip()] or None,
         "metadata": {"user_id": request.user} if request.user else None,
     }
@@ -59,8 +64,8 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     _add_thinking(request, body)
     if request.output is not None and request.output.kind == "schema":
         body["output_config"] = {"format": {"type": "json_schema", "schema": request.output.schema or {}}}
-    extras = request.extras.get(EXTRAS, {})
-    dropped += foreign_extras(request, EXTRAS)
+    extras = request.extras.get(OWN, {})
+    dropped += foreign_extras(request, OWN)
     return msgspec.json.encode({**body, **extras}), tuple(dict.fromkeys(dropped))
 
 
@@ -127,6 +132,7 @@ class _Turns:
         self._say("assistant" if message.role == "assistant" else "user", blocks)
 
     def finished(self) -> list[dict[str, Any]]:
+        self._trim_prefill()
         messages = []
         for role, blocks in self._turns:
             results = [block for block in blocks if block["type"] == "tool_result"]
@@ -134,6 +140,17 @@ class _Turns:
             is_text = not results and len(rest) == 1 and rest[0]["type"] == "text"
             messages.append({"role": role, "content": rest[0]["text"] if is_text else results + rest})
         return messages
+
+    def _trim_prefill(self) -> None:
+        """A last turn of the assistant's is what the model goes on from: this wire refuses one that ends in a space."""
+        role, blocks = self._turns[-1] if self._turns else ("", [])
+        if role != "assistant" or blocks[-1]["type"] != "text":
+            return
+        blocks[-1]["text"] = blocks[-1]["text"].rstrip()
+        if not blocks[-1]["text"]:
+            blocks.pop()
+        if not blocks:
+            self._turns.pop()
 
     def _say(self, role: str, blocks: list[dict[str, Any]]) -> None:
         if not blocks:
@@ -166,7 +183,7 @@ class _Turns:
                 return self._result(part)
             case Reasoning():
                 # A thought without its signature is refused, and so is one with somebody else's.
-                if part.signed_by not in (None, EXTRAS) or not (part.redacted or part.signature):
+                if part.signed_by not in (None, OWN) or not (part.redacted or part.signature):
                     self._dropped.append("reasoning")
                     return None
                 if part.redacted is not None:

@@ -29,6 +29,7 @@ from penstock.canon.events import (
 from penstock.canon.usage import Usage, merge_reported
 from penstock.dialects.anthropic_messages.errors import streamed_error
 from penstock.dialects.anthropic_messages.wire import (
+    OWN,
     SERVER_CALLS,
     DeltaBody,
     StreamFrame,
@@ -118,7 +119,7 @@ class _Block:
                 redacted = word(self.raw.get("data"))
                 if not self.signature and redacted is None:
                     return Reasoning(text)
-                return Reasoning(text, self.signature or None, redacted, signed_by="anthropic-messages")
+                return Reasoning(text, self.signature or None, redacted, signed_by=OWN)
             case "tool_call":
                 return finished_call(self.id or "", self.name or "", text, server=self.is_server)
         return Custom(self.wire_kind, self.raw)

@@ -30,8 +30,8 @@ from penstock.canon.events import (
     UsageUpdate,
 )
 from penstock.dialects.anthropic_messages.errors import write_streamed
-from penstock.dialects.anthropic_messages.wire import CITATIONS, OWN_BLOCKS, call_input, stop_word, write_usage
-from penstock.dialects.signatures import marked, signed_id
+from penstock.dialects.anthropic_messages.wire import CITATIONS, OWN, OWN_BLOCKS, call_input, stop_word, write_usage
+from penstock.dialects.signatures import marked, packed, signed_id
 from penstock.framing.sse import write_event
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from penstock.canon.response import Response
     from penstock.canon.usage import Usage
 
-#: the dialect that an unmarked signature belongs to here
-OWN = "anthropic-messages"
 HEARTBEAT = b'event: ping\ndata: {"type": "ping"}\n\n'
 TERMINATOR = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
@@ -204,10 +202,10 @@ class MessagesEncoder:
 
     def _end(self, part: Part, live: _Live, out: list[bytes]) -> None:
         if isinstance(part, Reasoning):
-            if part.signature:
+            if signature := signature_of(part):
                 if not live.is_open:  # a thought that is not shown, only proved
                     self._open(live, _THINKING, out)
-                self._delta({"type": "signature_delta", "signature": marked(part.signature, part.signed_by, OWN)}, out)
+                self._delta({"type": "signature_delta", "signature": signature}, out)
             if live.is_open:
                 self._shut(live, out)
             if part.redacted is not None:
@@ -257,8 +255,8 @@ def _content(part: Part, fallback_id: str) -> list[dict[str, Any]]:
             return [{"type": "text", "text": part.text}]
         case Reasoning():
             blocks: list[dict[str, Any]] = []
-            if part.text or part.signature:
-                signature = marked(part.signature, part.signed_by, OWN) if part.signature else ""
+            signature = signature_of(part)
+            if part.text or signature:
                 blocks.append({"type": "thinking", "thinking": part.text, "signature": signature})
             if part.redacted is not None:
                 blocks.append({"type": "redacted_thinking", "data": marked(part.redacted, part.signed_by, OWN)})
@@ -269,6 +267,13 @@ def _content(part: Part, fallback_id: str) -> list[dict[str, Any]]:
             return [{"type": kind, "id": id_, "name": part.name, "input": call_input(part)}]
     own = own_block(part)
     return [] if own is None else [own]
+
+
+def signature_of(part: Reasoning) -> str:
+    """What proves a thought to whoever thought it, in the one word that this wire has for that."""
+    if part.details:
+        return marked(packed(part.details), part.signed_by or "openai-chat", OWN)
+    return marked(part.signature, part.signed_by, OWN) if part.signature else ""
 
 
 def own_block(part: Part) -> dict[str, Any] | None:

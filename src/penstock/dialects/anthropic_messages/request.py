@@ -6,28 +6,15 @@ Nothing that changes meaning is dropped in silence.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from penstock.canon.errors import InvalidRequest, Unsupported
-from penstock.canon.events import Reasoning, Text, ToolCall
-from penstock.canon.request import (
-    ChatRequest,
-    ContentPart,
-    File,
-    Image,
-    Message,
-    OutputFormat,
-    Tool,
-    ToolChoice,
-    ToolResult,
-)
+from penstock.canon.request import ChatRequest, Message, OutputFormat, Tool, ToolChoice
+from penstock.dialects.anthropic_messages.content import Block, GivenMessage, need, read_messages, read_system
+from penstock.dialects.anthropic_messages.wire import OWN, SAMPLING
 from penstock.dialects.base import RequestHead, decode_body
-from penstock.dialects.signatures import split_id, unmarked
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _Raw = msgspec.Raw
 
@@ -51,41 +38,8 @@ class _Shape(msgspec.Struct):
     metadata: dict[str, _Raw] | None = None
 
 
-class _Source(msgspec.Struct):
-    type: str
-    media_type: str | None = None
-    data: str | None = None
-    url: str | None = None
-    file_id: str | None = None
-    content: str | list[_Block] | None = None
-
-
-class _Block(msgspec.Struct):
-    """Any content block: the members that we translate, whichever the block is."""
-
-    type: str
-    text: str | None = None
-    citations: Any = None
-    source: _Source | str | None = None
-    title: str | None = None
-    id: str | None = None
-    name: str | None = None
-    input: Any = None
-    tool_use_id: str | None = None
-    content: str | list[_Block] | dict[str, Any] | None = None
-    is_error: bool | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[_Block]
-
-
 class _Tool(msgspec.Struct):
-    name: str
+    name: str | None = None
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -119,10 +73,10 @@ class _Metadata(msgspec.Struct):
 
 class _Request(msgspec.Struct):
     model: str
-    messages: list[_Message]
+    messages: list[GivenMessage]
     max_tokens: int
     stream: bool | None = None
-    system: str | list[_Block] | None = None
+    system: str | list[Block] | None = None
     stop_sequences: list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -136,11 +90,14 @@ class _Request(msgspec.Struct):
 
 _shape = msgspec.json.Decoder(_Shape)
 _request = msgspec.json.Decoder(_Request)
-_fields = msgspec.json.Decoder(dict[str, _Raw])
+_members = msgspec.json.Decoder(dict[str, Any])
 _KNOWN = frozenset(_Request.__struct_fields__)
 
-#: the name under which `ChatRequest.extras` holds what only this dialect says
-EXTRAS = "anthropic-messages"
+#: the name under which `ChatRequest.extras` holds what blocks and tools say that no other dialect has: `cache_control`
+INSIDE = f"{OWN} (inside)"
+
+#: the top-level members that only Anthropic's own servers can honour, and that a reply without them would not be
+_OURS_TO_REFUSE = ("mcp_servers", "container")
 
 
 def read_head(body: bytes, path: str = "") -> RequestHead:
@@ -167,13 +124,47 @@ def _check(messages: list[Any], max_tokens: int) -> None:
 
 
 def parse_request(body: bytes, path: str = "") -> ChatRequest:
+    return _parsed(decode_body(_request, body), body)
+
+
+def parse_2026_10_21(body: bytes, path: str = "") -> ChatRequest:
+    """As a client of that version means it: what Anthropic refuses from one is refused here, in its words."""
     given = decode_body(_request, body)
+    for name in SAMPLING:
+        if getattr(given, name) is not None:
+            raise _not_permitted(name)
+    for k, message in enumerate(given.messages):
+        for n, block in enumerate(message.content if isinstance(message.content, list) else ()):
+            if message.role == "assistant" and block.type == "document":
+                raise _not_permitted(f"messages.{k}.content.{n}.document")
+            if message.role == "user" and block.type == "text" and block.citations:
+                raise _not_permitted(f"messages.{k}.content.{n}.text.citations")
+    return _parsed(given, body)
+
+
+def _not_permitted(path: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{path}: Extra inputs are not permitted",
+        param=path,
+        fix="(anthropic-version 2026-10-21; 2023-06-01 permits them.)",
+    )
+
+
+def _parsed(given: _Request, body: bytes) -> ChatRequest:
     _check(given.messages, given.max_tokens)
-    messages = [Message("system", tuple(_system(given.system, "system")))] if given.system else []
+    messages = [Message("system", tuple(read_system(given.system, "system")))] if given.system else []
     names: dict[str, str] = {}  # tool call → tool, which a result of it does not say
     for k, message in enumerate(given.messages):
-        messages += _messages(message, f"messages[{k}]", names)
-    extras = {key: msgspec.json.decode(value) for key, value in _fields.decode(body).items() if key not in _KNOWN}
+        messages += read_messages(message, f"messages[{k}]", names)
+    said = decode_body(_members, body)
+    extras = {key: value for key, value in said.items() if key not in _KNOWN and value is not None}
+    for key in _OURS_TO_REFUSE:
+        if extras.get(key):
+            raise Unsupported(
+                f"`{key}` cannot be translated to this model's dialect.",
+                param=key,
+                fix="Leave it out, or ask a model of Anthropic's.",
+            )
     budget, effort, thinking = _reasoning(given)
     if thinking is not None:
         extras["thinking"] = thinking
@@ -195,183 +186,55 @@ def parse_request(body: bytes, path: str = "") -> ChatRequest:
         reasoning_budget=budget,
         output=_output(given.output_config),
         user=given.metadata.user_id if given.metadata else None,
-        extras={EXTRAS: extras} if extras else {},
+        extras={key: names for key, names in ((OWN, extras), (INSIDE, _inside(said))) if names},
     )
 
 
-def _system(given: str | list[_Block], path: str) -> list[Text]:
-    if isinstance(given, str):
-        return [Text(given)]
-    return [Text(_need(block.text, f"{path}[{k}].text")) for k, block in enumerate(given)]
+def _inside(said: dict[str, Any]) -> dict[str, bool]:
+    """The names of what blocks, tools and settings say, below the top level, that we have no word for."""
+    found: dict[str, bool] = {}
+    system, messages = said.get("system"), [message["content"] for message in said["messages"]]
+    for blocks in (system, *messages):
+        _inside_blocks(blocks, found)
+    for tool in said.get("tools") or ():
+        _note(tool, _Tool.__struct_fields__, found)
+    for key, known in _SETTINGS.items():
+        _note(said.get(key), known, found, f"{key}.")
+    return found
 
 
-def _messages(given: _Message, path: str, names: dict[str, str]) -> list[Message]:
-    """One of theirs may be two of ours: the tool results of a user turn come before what the user says."""
-    content = [_Block("text", text=given.content)] if isinstance(given.content, str) else given.content
-    path_of = [path + ".content" + ("" if isinstance(given.content, str) else f"[{k}]") for k in range(len(content))]
-    if given.role == "system":
-        return [Message("system", tuple(_system(given.content, f"{path}.content")))]
-    if given.role not in ("user", "assistant"):
-        raise InvalidRequest(
-            f"Unknown role `{given.role}`.", param=f"{path}.role", fix="Use user, assistant or system."
-        )
-    results: list[ContentPart] = []
-    parts: list[ContentPart] = []
-    for block, where in zip(content, path_of, strict=True):
-        part = _part(block, where)
-        if isinstance(part, ToolCall):
-            names[part.id] = part.name
-        if isinstance(part, ToolResult):
-            results.append(ToolResult(part.id, part.parts, part.is_error, names.get(part.id)))
-        else:
-            parts.append(part)
-    messages = [Message("tool", tuple(results))] if results else []
-    if parts or not results:
-        messages.append(Message("user" if given.role == "user" else "assistant", tuple(parts)))
-    return messages
+def _inside_blocks(blocks: Any, found: dict[str, bool]) -> None:
+    for block in blocks if isinstance(blocks, list) else ():
+        _note(block, Block.__struct_fields__, found)
+        citations = block.get("citations")
+        if citations and citations != {"enabled": False}:
+            found["citations"] = True
+        if block["type"] == "tool_result":
+            _inside_blocks(block.get("content"), found)
 
 
-def _part(block: _Block, path: str) -> ContentPart:
-    read = _PARTS.get(block.type)
-    if read is None:
-        raise Unsupported(
-            f"A `{block.type}` block cannot be translated to this model's dialect.",
-            param=f"{path}.type",
-            fix="Leave it out, or ask a model of Anthropic's.",
-        )
-    return read(block, path)
+def _note(given: Any, known: tuple[str, ...], found: dict[str, bool], prefix: str = "") -> None:
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name not in known and value is not None:
+            found[prefix + name] = True
 
 
-def _need(value: str | None, path: str) -> str:
-    if value is None:
-        raise InvalidRequest(f"`{path}` is missing.", param=path)
-    return value
-
-
-def _text(block: _Block, path: str) -> Text:
-    citations = block.citations if isinstance(block.citations, list) else ()
-    return Text(_need(block.text, f"{path}.text"), tuple(citations))
-
-
-def _source(block: _Block, path: str) -> _Source:
-    if not isinstance(block.source, _Source):
-        raise InvalidRequest(f"`{path}.source` must be an object.", param=f"{path}.source")
-    return block.source
-
-
-def _image(block: _Block, path: str) -> Image:
-    source = _source(block, path)
-    match source.type:
-        case "base64":
-            data = _need(source.data, f"{path}.source.data")
-            return Image(data=data, media_type=_need(source.media_type, f"{path}.source.media_type"))
-        case "url":
-            return Image(url=_need(source.url, f"{path}.source.url"))
-    raise Unsupported(
-        f"An image from a `{source.type}` source cannot be translated to this model's dialect.",
-        param=f"{path}.source.type",
-        fix="Send its bytes.",
-    )
-
-
-def _document(block: _Block, path: str) -> File:
-    source, name = _source(block, path), block.title
-    match source.type:
-        case "base64":
-            data = _need(source.data, f"{path}.source.data")
-            return File(data=data, media_type=source.media_type or "application/pdf", name=name)
-        case "text":
-            return File(text=_need(source.data, f"{path}.source.data"), media_type="text/plain", name=name)
-        case "url":
-            return File(url=_need(source.url, f"{path}.source.url"), name=name)
-        case "file":
-            return File(file_id=_need(source.file_id, f"{path}.source.file_id"), name=name)
-        case "content":
-            return File(text=_joined(source.content, f"{path}.source.content"), media_type="text/plain", name=name)
-    raise InvalidRequest(f"Unknown source `{source.type}`.", param=f"{path}.source.type")
-
-
-def _search_result(block: _Block, path: str) -> File:
-    name = block.title or (block.source if isinstance(block.source, str) else None)
-    return File(text=_joined(block.content, f"{path}.content"), media_type="text/plain", name=name)
-
-
-def _joined(content: str | list[_Block] | dict[str, Any] | None, path: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise InvalidRequest(f"`{path}` must be text or a list of blocks.", param=path)
-    texts = []
-    for k, block in enumerate(content):
-        if block.type != "text":
-            raise Unsupported(
-                f"A `{block.type}` block inside a document cannot be translated to this model's dialect.",
-                param=f"{path}[{k}].type",
-            )
-        texts.append(_need(block.text, f"{path}[{k}].text"))
-    return "\n".join(texts)
-
-
-def _tool_use(block: _Block, path: str) -> ToolCall:
-    given = {} if block.input is None else block.input
-    if not isinstance(given, dict):
-        raise InvalidRequest(f"`{path}.input` must be an object.", param=f"{path}.input")
-    id_, name = _need(block.id, f"{path}.id"), _need(block.name, f"{path}.name")
-    id_, signature = split_id(id_)
-    return ToolCall(id_, name, msgspec.json.encode(given).decode(), given, signature=signature)
-
-
-def _tool_result(block: _Block, path: str) -> ToolResult:
-    id_, content = split_id(_need(block.tool_use_id, f"{path}.tool_use_id"))[0], block.content
-    parts: list[Text | Image | File] = []
-    if isinstance(content, str):
-        parts.append(Text(content))
-    elif isinstance(content, dict):
-        raise InvalidRequest(f"`{path}.content` must be text or a list of blocks.", param=f"{path}.content")
-    else:
-        for k, inner in enumerate(content or ()):
-            part = _part(inner, f"{path}.content[{k}]")
-            if not isinstance(part, Text | Image | File):
-                raise InvalidRequest(
-                    f"A tool result cannot hold a `{inner.type}` block.", param=f"{path}.content[{k}].type"
-                )
-            parts.append(part)
-    return ToolResult(id_, tuple(parts), bool(block.is_error))
-
-
-def _thinking(block: _Block, path: str) -> Reasoning:
-    text = _need(block.thinking, f"{path}.thinking")
-    if not block.signature:
-        return Reasoning(text)
-    signature, owner = unmarked(block.signature, EXTRAS)
-    return Reasoning(text, signature, signed_by=owner)
-
-
-def _redacted(block: _Block, path: str) -> Reasoning:
-    data, owner = unmarked(_need(block.data, f"{path}.data"), EXTRAS)
-    return Reasoning("", redacted=data, signed_by=owner)
-
-
-_PARTS: dict[str, Callable[[_Block, str], ContentPart]] = {
-    "text": _text,
-    "image": _image,
-    "document": _document,
-    "search_result": _search_result,
-    "tool_use": _tool_use,
-    "tool_result": _tool_result,
-    "thinking": _thinking,
-    "redacted_thinking": _redacted,
+_SETTINGS = {
+    "tool_choice": _ToolChoice.__struct_fields__,
+    "thinking": _Thinking.__struct_fields__,
+    "output_config": _OutputConfig.__struct_fields__,
+    "metadata": _Metadata.__struct_fields__,
 }
 
 
 def _tool(given: _Tool, path: str) -> Tool:
     if given.type not in (None, "custom"):
         raise Unsupported(
-            f"The tool `{given.name}` (`{given.type}`) is Anthropic's own and cannot be translated.",
+            f"The tool `{given.name or given.type}` (`{given.type}`) is Anthropic's own and cannot be translated.",
             param=f"{path}.type",
             fix="Leave it out, or ask a model of Anthropic's.",
         )
-    return Tool(given.name, given.description, given.input_schema, given.strict)
+    return Tool(need(given.name, f"{path}.name"), given.description, given.input_schema, given.strict)
 
 
 def _tool_choice(given: _ToolChoice | None) -> ToolChoice | None:
@@ -381,14 +244,14 @@ def _tool_choice(given: _ToolChoice | None) -> ToolChoice | None:
         case "auto" | "any" | "none":
             return ToolChoice(given.type)
         case "tool":
-            return ToolChoice("tool", _need(given.name, "tool_choice.name"))
+            return ToolChoice("tool", need(given.name, "tool_choice.name"))
     raise InvalidRequest(
         f"Unknown tool choice `{given.type}`.", param="tool_choice.type", fix="Use auto, any, tool or none."
     )
 
 
 def _reasoning(given: _Request) -> tuple[int | None, str | None, dict[str, Any] | None]:
-    """Budget, effort, and a `thinking` that only this dialect has."""
+    """Budget, effort, and a `thinking` that only this dialect has; an adaptive one with an effort is that effort."""
     effort = given.output_config.effort if given.output_config else None
     thinking = given.thinking
     if thinking is None:
@@ -398,6 +261,8 @@ def _reasoning(given: _Request) -> tuple[int | None, str | None, dict[str, Any] 
             return thinking.budget_tokens, effort, None
         case "disabled":
             return None, "none", None
+    if thinking.type == "adaptive" and effort is not None:
+        return None, effort, None
     return None, effort, {"type": thinking.type}
 
 

@@ -13,6 +13,12 @@ from penstock.canon.events import BlockKind, FinishReason, ToolCall
 from penstock.canon.usage import Usage, whole
 from penstock.dialects.base import finished_call
 
+#: this dialect's name: of its extras, and of the signatures that are its own
+OWN = "anthropic-messages"
+
+#: what the version of 2026-10-21 no longer takes, not even at its default value
+SAMPLING = ("temperature", "top_p", "top_k")
+
 
 class DeltaBody(msgspec.Struct, gc=False):
     """The `delta` of a content block or of the message: one struct, so that a frame is decoded in one go."""
