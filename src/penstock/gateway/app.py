@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.config.load import targets
-from penstock.dialects import client_dialect, gemini, ollama
+from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, respond
 from penstock.serving.context import ContextWindows
-from penstock.serving.paths import by_alt, dialect_of_path
+from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
@@ -58,6 +58,7 @@ def gateway(config: Config, transport: Transport) -> App:
             strict=config.strict,
         )
 
+    messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
     generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
 
     async def startup() -> None:
@@ -74,7 +75,7 @@ def gateway(config: Config, transport: Transport) -> App:
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
             ("POST", "/v1/completions"): chat("openai-completions"),
             ("POST", "/v1/responses"): chat("openai-responses"),
-            ("POST", "/v1/messages"): chat("anthropic-messages"),
+            ("POST", "/v1/messages"): messages,
             ("POST", "/v1beta/models/"): generate_content,
             ("POST", "/v1/models/"): generate_content,
             ("POST", "/api/chat"): chat(ollama.DIALECT),

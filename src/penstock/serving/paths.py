@@ -35,3 +35,13 @@ def by_alt(sse: Route, array: Route) -> Route:
         await (sse if wants_sse else array)(scope, receive, send)
 
     return route
+
+
+def by_version(older: Route, newer: Route, newest: bytes) -> Route:
+    """Anthropic's clients name the version of the wire that they mean; `newest` is the one that `newer` is for."""
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        is_newer = (b"anthropic-version", newest) in scope["headers"]
+        await (newer if is_newer else older)(scope, receive, send)
+
+    return route
