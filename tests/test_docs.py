@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 import penstock
+from penstock.catalogue.catalogue import catalogue
 from penstock.config.load import check, parse_duration, parse_size
 from penstock.config.model import Config, Duration, Size
 from tests.processes import Running, run
@@ -95,3 +98,16 @@ def test_every_option_in_the_pages_exists(tmp_path: Path) -> None:
         for line in re.findall(rf"penstock {command}\b[^\n`#]*", text):
             for option in re.findall(r"--[a-z-]+", line):
                 assert option in shown, f"{option} in: {line}"
+
+
+def test_the_providers_page_lists_the_catalogue() -> None:
+    page = (ROOT / "docs/reference/providers.md").read_text(encoding="utf-8")
+    checked = subprocess.run([sys.executable, str(ROOT / "scripts/providers_page"), "--check"], check=False)
+    assert checked.returncode == 0
+    assert len(re.findall(r"^\| `[a-z0-9.-]+` \| .* \| `[a-z-]+` \| ", page, re.MULTILINE)) >= 80
+
+
+def test_the_providers_pages_example_is_a_file_that_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "providers.toml"
+    path.write_text(blocks("docs/reference/providers.md", "toml")[0], encoding="utf-8")
+    assert catalogue(path)["mine"].cost["*"].output == 1.5

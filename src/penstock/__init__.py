@@ -36,11 +36,15 @@ if TYPE_CHECKING:
         ToolCall,
         UsageUpdate,
     )
+    from penstock.canon.model import Model
+    from penstock.canon.price import Price
     from penstock.canon.request import Audio, File, Image, Message, Tool, ToolResult
     from penstock.canon.response import Response
     from penstock.canon.usage import Usage
-    from penstock.client.client import Client, agenerate, astream, generate, replay, stream
+    from penstock.catalogue.provider import Provider
+    from penstock.client.client import Client, agenerate, amodels, astream, generate, models, replay, stream
     from penstock.client.stream import AsyncStream, Stream
+    from penstock.client.target import providers
     from penstock.streams.clocks import Timeouts
 
 _HOMES = {
@@ -51,11 +55,15 @@ _HOMES = {
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
     ),
+    "penstock.canon.model": "Model",
+    "penstock.canon.price": "Price",
     "penstock.canon.request": "Audio File Image Message Tool ToolResult",
     "penstock.canon.response": "Response",
     "penstock.canon.usage": "Usage",
-    "penstock.client.client": "Client agenerate astream generate replay stream",
+    "penstock.catalogue.provider": "Provider",
+    "penstock.client.client": "Client agenerate amodels astream generate models replay stream",
     "penstock.client.stream": "AsyncStream Stream",
+    "penstock.client.target": "providers",
     "penstock.streams.clocks": "Timeouts",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -75,8 +83,11 @@ __all__ = [
     "Finish",
     "Image",
     "Message",
+    "Model",
     "PenstockError",
+    "Price",
     "Progress",
+    "Provider",
     "Reasoning",
     "Refusal",
     "RequestError",
@@ -97,8 +108,11 @@ __all__ = [
     "Usage",
     "UsageUpdate",
     "agenerate",
+    "amodels",
     "astream",
     "generate",
+    "models",
+    "providers",
     "replay",
     "stream",
 ]

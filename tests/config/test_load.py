@@ -63,6 +63,7 @@ def test_the_defaults():
         "server.host": "127.0.0.1",
         "server.port": 8066,
         "server.max_body": 100 * 1024 * 1024,
+        "providers": None,
         "upstreams": {},
         "models": {},
         "timeouts.connect": 5,
@@ -85,8 +86,10 @@ def test_every_default_can_be_written_down_and_loaded(tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", leaves(Config()))
-def test_every_key_can_be_set_and_is_heard(key: str):
+def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
+    (tmp_path / "providers.toml").write_text("")
     value: Any = {
+        "providers": str(tmp_path / "providers.toml"),
         "upstreams": LOCAL["upstreams"],
         "models": {"*": "local"},
         "server.max_body": "1MiB",

@@ -9,7 +9,10 @@ from msgspec import Struct
 
 
 class Usage(Struct, frozen=True):
-    """Totals are inclusive: `input` holds the cached tokens, `output` the reasoning tokens. `cost` is in US dollars."""
+    """Totals are inclusive: `input` holds the cached tokens, `output` the reasoning tokens.
+
+    `cost` is in US dollars: the provider's own where it told one; a finished response may have one by known prices.
+    """
 
     input: int | None = None
     input_cached: int | None = None

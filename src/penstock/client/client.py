@@ -16,7 +16,8 @@ from penstock.canon.target import Target
 from penstock.client.loop import LoopThread
 from penstock.client.request import Messages, build_request
 from penstock.client.stream import AsyncStream, Stream
-from penstock.client.target import check_dialect, find_target
+from penstock.client.target import check_dialect, find_target, find_upstream, listed_at, price
+from penstock.policy.models import ask_models
 from penstock.policy.upstream import upstream
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import Call
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
+    from penstock.canon.model import Model
     from penstock.canon.request import Tool
     from penstock.canon.response import Response
 
@@ -122,7 +124,10 @@ class Client:
             request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
         )
         return AsyncStream(
-            upstream(transport, self._timeouts), call, closed=None if kept is not None else transport.aclose
+            upstream(transport, self._timeouts),
+            call,
+            closed=None if kept is not None else transport.aclose,
+            price=price,
         )
 
     def stream(self, model: str, messages: Messages, **options: Any) -> Stream:
@@ -140,6 +145,25 @@ class Client:
         """The whole reply at once; the same path as `stream`, folded."""
         return _loop.run(self.agenerate(model, messages, **options))
 
+    async def amodels(
+        self, provider: str, *, base_url: str | None = None, dialect: str | None = None, key: str | None = None
+    ) -> list[Model]:
+        """What models it has, as it lists them itself."""
+        key = key or self._keys.get(provider)
+        target = find_upstream(provider, upstreams=self._upstreams, base_url=base_url, dialect=dialect, key=key)
+        path = listed_at(provider) if base_url is None and provider not in self._upstreams else None
+        kept = self._kept.get(asyncio.get_running_loop())
+        transport = kept or _transport()
+        try:
+            return await ask_models(target, transport, path=path)
+        finally:
+            if kept is None:
+                await transport.aclose()
+
+    def models(self, provider: str, **options: Any) -> list[Model]:
+        """`amodels` for programs without a loop."""
+        return _loop.run(self.amodels(provider, **options))
+
 
 def _transport() -> Http1Transport:
     return Http1Transport(environ=os.environ)
@@ -150,6 +174,8 @@ stream = _default.stream
 astream = _default.astream
 generate = _default.generate
 agenerate = _default.agenerate
+models = _default.models
+amodels = _default.amodels
 
 
 def replay(

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.canon.errors import AlreadyConsumed, PenstockError
 from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, Finish, KeepAlive, ToolCall, UsageUpdate
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Self
 
+    from penstock.canon.price import Price
+    from penstock.canon.target import Target
     from penstock.client.loop import LoopThread
     from penstock.streams.handler import Call, Handler
     from penstock.streams.stream import EventStream
@@ -53,9 +56,16 @@ class Chunk(Struct, frozen=True):
 class AsyncStream:
     """One reply. `async with` sends the request and checks its status; so does the first iteration without it."""
 
-    def __init__(self, handler: Handler, call: Call, *, closed: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        call: Call,
+        *,
+        closed: Callable[[], Awaitable[None]] | None = None,
+        price: Callable[[Target, str], Price | None] | None = None,
+    ) -> None:
         self._call = call
-        self._handler = recorded(self._note)(handler)
+        self._handler = recorded(self._note, price=price)(handler)
         self._closed = closed
         self._opened = AsyncExitStack()
         self._stream: EventStream | None = None
@@ -231,12 +241,15 @@ class AsyncStream:
                 record.itl_p95_ms,
                 record.itl_max_ms,
             )
-        return self._folding.response(
+        response = self._folding.response(
             outcome=record.outcome if record is not None else None,
             timing=timing,
             attempts=len(self._call.attempts),
             request_id=self._call.request_id,
         )
+        if record is not None and record.cost is not None and response.usage is not None:
+            return replace(response, usage=replace(response.usage, cost=record.cost))
+        return response
 
 
 class _Flat:

@@ -1,7 +1,8 @@
-"""A model spec → a target: `openai:gpt-5.6`, `local:tiny` with `base_url`, or a name among a client's own upstreams.
+"""A model spec → a target: `groq:llama-3.3-70b-versatile`, `local:tiny` with `base_url`, or a client's own upstream.
 
-Keys come from an argument, from the client, or from the provider's environment variable, which only this module reads
-for the library. Whatever is wrong is said before anything is sent, with the nearest name that exists.
+Providers come from the catalogue. Keys come from an argument, from the client, or from the provider's environment
+variables, which only this module reads for the library. Whatever is wrong is said before anything is sent, with the
+nearest name that exists.
 """
 
 from __future__ import annotations
@@ -10,28 +11,29 @@ import difflib
 import os
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.canon.errors import ConfigError
+from penstock.canon.price import price_of
 from penstock.canon.target import Secret, Target
+from penstock.catalogue.catalogue import catalogue, users_file
+from penstock.catalogue.provider import filled, find_key, key_fix, nearest
 from penstock.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-class Provider(Struct, frozen=True):
-    url: str
-    dialect: str
-    key_env: str
-    profile: str | None = None
+    from penstock.canon.price import Price
+    from penstock.catalogue.provider import Provider
 
 
-#: the two vendors whose dialects these are
-PROVIDERS: dict[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", "openai-chat", "OPENAI_API_KEY", "openai"),
-    "anthropic": Provider("https://api.anthropic.com/v1", "anthropic-messages", "ANTHROPIC_API_KEY"),
-}
+def providers(environ: Mapping[str, str] | None = None) -> list[Provider]:
+    """Every provider that is known: Penstock's own, with the user's file laid over them."""
+    return list(known(environ).values())
+
+
+def known(environ: Mapping[str, str] | None = None) -> Mapping[str, Provider]:
+    return catalogue(users_file(os.environ if environ is None else environ))
 
 
 def find_target(
@@ -47,29 +49,72 @@ def find_target(
     name, colon, model = spec.partition(":")
     if not colon or not name or not model:
         raise ConfigError(f"`{spec}` names no model.", fix="Write provider:model, as in openai:gpt-5.6.")
+    target = find_upstream(name, upstreams=upstreams, base_url=base_url, dialect=dialect, key=key, environ=environ)
+    return replace(target, model=model)
+
+
+def find_upstream(
+    name: str,
+    *,
+    upstreams: Mapping[str, str],
+    base_url: str | None = None,
+    dialect: str | None = None,
+    key: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Target:
+    """The same for whom is asked alone, its model left open."""
     if dialect is not None:
         check_dialect(dialect)
-    provider = PROVIDERS.get(name)
+    environ = os.environ if environ is None else environ
     url = base_url or upstreams.get(name)
-    if url is None and provider is None:
-        known = [*upstreams, *PROVIDERS]
-        close = difflib.get_close_matches(name, known, n=1)
-        fix = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(known)}; or give a base_url."
-        raise ConfigError(f"There is no provider `{name}`.", fix=fix)
-    if provider is None or url is not None:
-        secret = Secret(key) if key else None
-        spoken = dialect or (provider.dialect if provider else "openai-chat")
-        assert url is not None
-        return Target(name, url, spoken, model, secret, provider.profile if provider else None)
-    found = key or (os.environ if environ is None else environ).get(provider.key_env)
-    if not found:
-        raise ConfigError(f"There is no key for {name}.", fix=f"Set {provider.key_env}, or pass key=.")
-    return Target(name, provider.url, dialect or provider.dialect, model, Secret(found), provider.profile)
+    table = known(environ)
+    entry = table.get(name)
+    if entry is None:
+        if url is None:
+            close = difflib.get_close_matches(name, [*upstreams, *table], n=1)
+            fix = f"Did you mean `{close[0]}`?" if close else "`penstock providers` lists them; or give a base_url."
+            raise ConfigError(f"There is no provider `{name}`.", fix=fix)
+        return Target(name, url, dialect or "openai-chat", None, Secret(key) if key else None)
+    found, auth = (Secret(key), _given_auth(entry)) if key else (None, None)
+    if url is None:
+        url = filled(entry.url, entry.placeholders, environ, f"`{name}`")
+        if found is None:
+            found, auth = find_key(entry.key_env, entry.auth, environ)
+            if found is None and entry.auth != "none" and not entry.is_local and entry.key_env:
+                raise ConfigError(
+                    f"There is no key for {name}.", fix=f"Set {key_fix(entry.key_env, entry.auth)}, or pass key=."
+                )
+    return Target(
+        upstream=name,
+        url=url,
+        dialect=check_dialect(dialect or entry.dialect),
+        key=found,
+        profile=entry.profile,
+        headers=tuple(entry.headers.items()),
+        auth=auth if dialect in (None, entry.dialect) else None,
+    )
+
+
+def _given_auth(entry: Provider) -> str | None:
+    """Where a key goes that the caller has passed."""
+    return None if entry.auth in ("none", "sigv4") else entry.auth
+
+
+def listed_at(name: str) -> str | None:
+    """Where a provider's list of models is, when it is not at its dialect's place."""
+    entry = known().get(name)
+    return entry.models_path if entry is not None else None
+
+
+def price(target: Target, model: str) -> Price | None:
+    """What a model's tokens cost there, by the catalogue; None where nobody said, and for a server of another URL."""
+    entry = known().get(target.upstream)
+    if entry is None or ("{" not in entry.url and entry.url != target.url):
+        return None
+    return price_of(model, entry.cost)
 
 
 def check_dialect(name: str) -> str:
     if name not in DIALECTS:
-        close = difflib.get_close_matches(name, DIALECTS, n=1)
-        fix = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(DIALECTS)}."
-        raise ConfigError(f"There is no dialect `{name}`.", fix=fix)
+        raise ConfigError(f"There is no dialect `{name}`.", fix=nearest(name, DIALECTS))
     return name

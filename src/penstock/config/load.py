@@ -17,14 +17,24 @@ import msgspec
 import yaml
 
 from penstock.canon.errors import ConfigError
-from penstock.canon.target import Secret, Target
-from penstock.config.model import Config, Duration, Size
+from penstock.canon.price import price_of
+from penstock.canon.target import Target
+from penstock.catalogue.catalogue import catalogue, laid_over, users_file
+from penstock.catalogue.provider import check_url, filled, find_key, is_local, key_fix
+from penstock.catalogue.provider import nearest as _nearest_provider
+from penstock.config.model import Config, Duration, Size, Upstream
 from penstock.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from penstock.canon.price import Price
+    from penstock.catalogue.provider import Provider
+
 PREFIX = "PENSTOCK_"
+
+#: what an upstream takes from its provider
+_TAKEN = ("url", "dialect", "profile", "key_env", "auth", "headers", "placeholders", "cost")
 
 #: names under PENSTOCK_ that are not configuration keys
 NOT_KEYS = frozenset({"PENSTOCK_REQUIRE_SERVERS"})
@@ -52,7 +62,7 @@ def _yaml(text: str) -> Any:
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in `path` (none: all defaults), with what the environment says on top."""
-    return check(read(path, environ), str(path) if path is not None else "the environment")
+    return check(read(path, environ), str(path) if path is not None else "the environment", environ)
 
 
 def read(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -72,9 +82,13 @@ def read(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
     return found
 
 
-def check(given: dict[str, Any], where: str = "the configuration") -> Config:
-    """Plain values → `Config`, or the one sentence that says what is wrong with them."""
+def check(given: dict[str, Any], where: str = "the configuration", environ: Mapping[str, str] | None = None) -> Config:
+    """Plain values → `Config`, or the one sentence that says what is wrong with them.
+
+    The environment says where the user's file of providers is.
+    """
     _known_keys(given, Config, where, "")
+    given = _from_catalogue(given, where, os.environ if environ is None else environ)
     try:
         config = msgspec.convert(given, Config, dec_hook=_special)
     except msgspec.ValidationError as error:
@@ -87,14 +101,7 @@ def check(given: dict[str, Any], where: str = "the configuration") -> Config:
                 f"In {where}, upstreams.{name}.dialect: there is no dialect `{upstream.dialect}`.",
                 fix=_nearest(upstream.dialect, list(DIALECTS)),
             )
-        if "@" in upstream.url.partition("://")[2].partition("/")[0]:
-            # Said without the URL: what stands in it would be printed, and the transport refuses it anyhow.
-            raise ConfigError(
-                f"In {where}, upstreams.{name}.url holds a user name or password.",
-                fix="Leave it out, and name the variable that holds the key in key_env.",
-            )
-        if not upstream.url.startswith(("http://", "https://")):
-            raise ConfigError(f"In {where}, upstreams.{name}.url: `{upstream.url}` is no http:// or https:// URL.")
+        check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
     for model, spec in config.models.items():
         upstream_name = spec.partition(":")[0]
         if upstream_name not in config.upstreams:
@@ -114,24 +121,75 @@ def targets(config: Config, environ: Mapping[str, str] | None = None) -> dict[st
     for model, spec in models.items():
         name, _, upstream_model = spec.partition(":")
         upstream = config.upstreams[name]
-        key = None
-        if upstream.key_env is not None:
-            value = environ.get(upstream.key_env)
-            if not value:
-                raise ConfigError(
-                    f"The key of upstream `{name}` is not set.", fix=f"Put it in the variable {upstream.key_env}."
-                )
-            key = Secret(value)
+        key, auth = find_key(upstream.key_variables, upstream.auth, environ)
+        if key is None and not _goes_without_key(upstream):
+            raise ConfigError(
+                f"The key of upstream `{name}` is not set.",
+                fix=f"Put it in the variable {key_fix(upstream.key_variables, upstream.auth)}.",
+            )
         table[model] = Target(
             upstream=name,
-            url=upstream.url,
+            url=filled(upstream.url, upstream.placeholders, environ, f"upstream `{name}`"),
             dialect=upstream.dialect,
             model=upstream_model or None,
             key=key,
             profile=upstream.profile,
             headers=tuple(upstream.headers.items()),
+            auth=auth,
         )
     return table
+
+
+def upstream_target(config: Config, name: str, environ: Mapping[str, str] | None = None) -> Target:
+    """One upstream's target, its model left open."""
+    if name not in config.upstreams:
+        raise ConfigError(f"There is no upstream `{name}`.", fix=_nearest(name, list(config.upstreams)))
+    alone = msgspec.structs.replace(config, upstreams={name: config.upstreams[name]}, models={"*": name})
+    return targets(alone, environ)["*"]
+
+
+def price(config: Config, target: Target, model: str) -> Price | None:
+    """What a model's tokens cost at a target of this configuration; None where nobody said."""
+    upstream = config.upstreams.get(target.upstream)
+    return price_of(model, upstream.cost) if upstream is not None else None
+
+
+def _goes_without_key(upstream: Upstream) -> bool:
+    """None was named, or a provider on this machine names one that it may have."""
+    return (
+        not upstream.key_variables
+        or upstream.auth == "none"
+        or (upstream.provider is not None and is_local(upstream.url))
+    )
+
+
+def _from_catalogue(given: dict[str, Any], where: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """`given` with what the catalogue knows of each upstream's provider; what is said here wins."""
+    upstreams, named = given.get("upstreams"), given.get("providers")
+    asked = isinstance(upstreams, dict) and any(isinstance(it, dict) and "provider" in it for it in upstreams.values())
+    if not asked and not isinstance(named, str):
+        return given
+    table = catalogue(named if isinstance(named, str) else users_file(environ))
+    merged = dict(upstreams) if isinstance(upstreams, dict) else {}
+    for name, entry in merged.items():
+        provider = entry.get("provider") if isinstance(entry, dict) else None
+        if not isinstance(provider, str):
+            continue
+        if provider not in table:
+            raise ConfigError(
+                f"In {where}, upstreams.{name}.provider: there is no provider `{provider}`.",
+                fix=_nearest_provider(provider, table),
+            )
+        merged[name] = laid_over(_known_of(table[provider], entry), entry)
+    return {**given, "upstreams": merged} if merged else given
+
+
+def _known_of(provider: Provider, entry: dict[str, Any]) -> dict[str, Any]:
+    """What an upstream takes from its provider. At another dialect its profile and the key's place mean nothing."""
+    known = {name: msgspec.to_builtins(getattr(provider, name)) for name in _TAKEN}
+    if entry.get("dialect", provider.dialect) != provider.dialect:
+        known |= {"profile": None, "auth": None}
+    return known
 
 
 def parse_duration(text: str) -> Duration:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from penstock.canon.price import Price
+
 MIB = 1024 * 1024
 
 
@@ -35,18 +37,30 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
 
     #: the base URL; for most it ends in /v1
     url: str
+    #: whose server it is: everything else that is not said here comes from the catalogue
+    provider: str | None = None
     #: the language it speaks
     dialect: str = "openai-chat"
     #: what kind of server it is: `llamacpp` tells its context size, `openai` names its token limit differently
     profile: str | None = None
-    #: the environment variable that holds its key
-    key_env: str | None = None
+    #: the environment variable that holds its key, or several, of which the first that is set is used
+    key_env: str | tuple[str, ...] | None = None
+    #: where the key goes: the dialect's own place, `bearer`, a header's name, `none`, or `sigv4`
+    auth: str | None = None
     #: headers sent with every request
     headers: dict[str, str] = {}
+    #: what stands in {braces} in the url → the variable that says it
+    placeholders: dict[str, str] = {}
+    #: what the tokens of a model, or of a pattern's models, cost
+    cost: dict[str, Price] = {}
 
     def __repr__(self) -> str:
         names = ", ".join(self.headers)  # their values may be keys
         return f"<Upstream {self.dialect} at {self.url}{f' with {names}' if names else ''}>"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        return (self.key_env,) if isinstance(self.key_env, str) else self.key_env or ()
 
 
 class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +103,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`models` maps what clients may name (`*` and `claude-*` are patterns) to `upstream` or `upstream:model`."""
 
     server: Server = field(default_factory=Server)
+    #: a file of providers, laid over the catalogue
+    providers: str | None = None
     upstreams: dict[str, Upstream] = {}
     models: dict[str, str] = {}
     timeouts: Clocks = field(default_factory=Clocks)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.config.load import targets
+from penstock.config.load import price, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
@@ -45,7 +46,7 @@ def gateway(config: Config, transport: Transport) -> App:
     clocks = config.timeouts
     handler = compose(
         upstream(transport, Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)),
-        recorded(bus.publish, context_window=windows.get),
+        recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
         routed(routes),
     )
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.canon.errors import ConnectError, PenstockError
-from penstock.canon.wire import ConnectionLost, HttpRequest
 from penstock.dialects import client_dialect
-from penstock.dialects.base import endpoint
+from penstock.policy.models import ask_models
 from penstock.serving.asgi import header, new_request_id, refuse, respond
-from penstock.serving.context import fetch_json
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -51,21 +49,10 @@ def models_route(routes: Routes, transport: Transport) -> Route:
 
 
 async def _ask(target: Target, transport: Transport) -> list[str] | None:
-    headers = [("accept", "application/json"), *target.headers]
-    if target.key is not None:
-        if target.dialect == "anthropic-messages":
-            headers += [("x-api-key", target.key.reveal()), ("anthropic-version", "2023-06-01")]
-        else:
-            headers.append(("authorization", f"Bearer {target.key.reveal()}"))
     try:
-        async with asyncio.timeout(ASK_S):
-            found = await fetch_json(transport, HttpRequest("GET", endpoint(target, "/models"), tuple(headers)))
-    except (PenstockError, ConnectionLost, TimeoutError):
+        return [model.id for model in await ask_models(target, transport, timeout_s=ASK_S)]
+    except PenstockError:
         return None
-    listed = found.get("data") if isinstance(found, dict) else None
-    if not isinstance(listed, list):
-        return None
-    return [entry["id"] for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def _written(owners: dict[str, str]) -> bytes:

@@ -70,7 +70,7 @@ class _Asking:
             choose = _chooser(response, dialect, target)
             reply = self._reply = Reply(response, choose, now=call.now, target=attempt.target, clocks=clocks)
             if not 200 <= response.status < 300:
-                body = _masked(await _error_body(response), target)
+                body = masked(await error_body(response), target)
                 raise dialect.read_error(response.status, response.headers, body, attempt.target)
             await reply.begin(call.narrate, hold=call.may_be_asked_again)
         except BaseException as error:
@@ -124,7 +124,7 @@ def _chooser(response: HttpResponse, dialect: UpstreamDialect, target: Target) -
     return choose
 
 
-async def _error_body(response: HttpResponse) -> bytes:
+async def error_body(response: HttpResponse) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
@@ -137,6 +137,6 @@ async def _error_body(response: HttpResponse) -> bytes:
     return b"".join(pieces)[:MAX_ERROR_BODY_BYTES]
 
 
-def _masked(body: bytes, target: Target) -> bytes:
+def masked(body: bytes, target: Target) -> bytes:
     """Some servers repeat the key that they refuse."""
     return body.replace(target.key.reveal().encode(), b"***") if target.key else body

@@ -45,8 +45,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
       or server states it; `context_percent`: the one in the other.
     - `chunks`: deltas with content; `bytes_out`, `heartbeats`: written to the client; `bytes_after_disconnect`: what
       the upstream still sent after the client had gone.
-    - `key_name`: which of the gateway's keys; `cost`: US dollars, as the provider reported it; `concurrent`: calls in
-      flight when this one began, itself included.
+    - `key_name`: which of the gateway's keys; `cost`: US dollars, as the provider reported it, else by the prices
+      of the catalogue; `concurrent`: calls in flight when this one began, itself included.
     """
 
     request_id: str

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.streams.handler import Call, Handler, Layer
     from penstock.streams.stream import EventStream
@@ -24,18 +25,21 @@ _log = logging.getLogger(__name__)
 
 
 def recorded(
-    publish: Callable[[CallRecord], None], *, context_window: Callable[[Target], int | None] | None = None
+    publish: Callable[[CallRecord], None],
+    *,
+    context_window: Callable[[Target], int | None] | None = None,
+    price: Callable[[Target, str], Price | None] | None = None,
 ) -> Layer:
     """Publish one record per call. `publish` must neither wait nor raise (`Bus.publish`); what it raises is logged.
 
-    `context_window` gives the size of a target's context in tokens, from memory, or None. Calls in flight are counted
-    per use of this function.
+    `context_window` gives the size of a target's context in tokens, from memory, or None; `price` what the tokens of a
+    model cost there, or None. Calls in flight are counted per use of this function.
     """
     in_flight = _InFlight()
 
     def layer(inner: Handler) -> Handler:
         def handle(call: Call) -> _Recording:
-            return _Recording(call, inner, in_flight, publish, context_window)
+            return _Recording(call, inner, in_flight, publish, context_window, price)
 
         return handle
 
@@ -52,7 +56,7 @@ class _InFlight:
 class _Recording:
     """One call, from before it is handed on to after its stream is closed."""
 
-    __slots__ = ("_call", "_context_window", "_in_flight", "_inner", "_opened", "_publish", "_tally")
+    __slots__ = ("_call", "_context_window", "_in_flight", "_inner", "_opened", "_price", "_publish", "_tally")
 
     def __init__(
         self,
@@ -61,12 +65,14 @@ class _Recording:
         in_flight: _InFlight,
         publish: Callable[[CallRecord], None],
         context_window: Callable[[Target], int | None] | None,
+        price: Callable[[Target, str], Price | None] | None,
     ) -> None:
         self._call = call
         self._inner = inner
         self._in_flight = in_flight
         self._publish = publish
         self._context_window = context_window
+        self._price = price
 
     async def __aenter__(self) -> EventStream:
         self._in_flight.count += 1
@@ -96,11 +102,14 @@ class _Recording:
 
     def _end(self) -> None:
         self._in_flight.count -= 1
-        _deliver(self._tally, self._publish, self._context_window)
+        _deliver(self._tally, self._publish, self._context_window, self._price)
 
 
 def _deliver(
-    tally: Tally, publish: Callable[[CallRecord], None], context_window: Callable[[Target], int | None] | None
+    tally: Tally,
+    publish: Callable[[CallRecord], None],
+    context_window: Callable[[Target], int | None] | None,
+    price: Callable[[Target, str], Price | None] | None,
 ) -> None:
     """Nothing that goes wrong here may reach the call (C5)."""
     context_total = None
@@ -110,7 +119,13 @@ def _deliver(
             context_total = context_window(target)
     except Exception:
         _log.exception("The size of a target's context could not be looked up; the record goes without it.")
+    cost = None
     try:
-        publish(tally.record(context_total))
+        if price is not None:
+            cost = tally.cost(price)
+    except Exception:
+        _log.exception("A call's price could not be looked up; the record goes without it.")
+    try:
+        publish(tally.record(context_total, cost))
     except Exception:
         _log.exception("A record could not be published.")

@@ -30,12 +30,16 @@ from penstock.canon.events import (
     UsageUpdate,
     is_content,
 )
+from penstock.canon.price import cost
 from penstock.canon.usage import Usage
 from penstock.telemetry.gaps import Gaps
 from penstock.telemetry.record import CallRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.canon.events import Event
+    from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.streams.batch import Batch
     from penstock.streams.handler import Call
@@ -159,7 +163,19 @@ class Tally:
     def target(self) -> Target | None:
         return self._opened or self._call.target
 
-    def record(self, context_total: int | None = None) -> CallRecord:
+    def cost(self, price: Callable[[Target, str], Price | None]) -> float | None:
+        """By the price of the model that answered, else of the one that was asked for; None where it is not known."""
+        usage, target = self._usage, self.target
+        if usage is None or usage.cost is not None or target is None:
+            return None
+        metadata = self._finish.metadata if self._finish else {}
+        answered = (self._start.model if self._start is not None else None) or metadata.get("model")
+        for model in (answered, target.model or self._call.model):
+            if isinstance(model, str) and (found := price(target, model)) is not None:
+                return cost(usage, found)
+        return None
+
+    def record(self, context_total: int | None = None, computed_cost: float | None = None) -> CallRecord:
         self.ended()  # does nothing but when a layer below swallowed what ended the call
         call, finish, target = self._call, self._finish, self.target
         assert self._outcome is not None
@@ -208,7 +224,9 @@ class Tally:
             heartbeats=call.sent.heartbeats,
             bytes_after_disconnect=call.sent.bytes_after_disconnect,
             key_name=_name(call.key_name),
-            cost=_finite(self._usage.cost) if self._usage is not None else None,
+            cost=_finite(
+                self._usage.cost if self._usage is not None and self._usage.cost is not None else computed_cost
+            ),
             concurrent=self._concurrent,
         )
 
