@@ -20,6 +20,7 @@ from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, respond
 from penstock.serving.context import ContextWindows
+from penstock.serving.embed_route import embed_route
 from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
@@ -44,8 +45,9 @@ def gateway(config: Config, transport: Transport) -> App:
     table = targets(config)
     routes = Routes(table)
     clocks = config.timeouts
+    timeouts = Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)
     handler = compose(
-        upstream(transport, Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)),
+        upstream(transport, timeouts),
         recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
         routed(routes),
     )
@@ -61,6 +63,9 @@ def gateway(config: Config, transport: Transport) -> App:
 
     messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
     generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
+
+    def embed(name: str, *, older: bool = False) -> Route:
+        return embed_route(name, routes, transport, timeouts, max_body_bytes=config.server.max_body, older=older)
 
     async def startup() -> None:
         bus.start()
@@ -81,6 +86,9 @@ def gateway(config: Config, transport: Transport) -> App:
             ("POST", "/v1/models/"): generate_content,
             ("POST", "/api/chat"): chat(ollama.DIALECT),
             ("POST", "/api/generate"): chat(ollama.GENERATE),
+            ("POST", "/v1/embeddings"): embed("openai-chat"),
+            ("POST", "/api/embed"): embed("ollama"),
+            ("POST", "/api/embeddings"): embed("ollama", older=True),
             ("GET", "/v1/models"): models_route(routes, transport),
             ("GET", "/health"): health,
             ("HEAD", "/"): present,
