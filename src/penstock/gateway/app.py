@@ -90,6 +90,11 @@ def gateway(config: Config, transport: Transport) -> App:
             ("POST", "/api/embed"): embed("ollama"),
             ("POST", "/api/embeddings"): embed("ollama", older=True),
             ("GET", "/v1/models"): models_route(routes, transport),
+            ("GET", "/v1/models/"): models_route(routes, transport),
+            ("GET", "/v1beta/models"): models_route(routes, transport, "gemini"),
+            ("GET", "/v1beta/models/"): models_route(routes, transport, "gemini"),
+            ("GET", "/api/tags"): models_route(routes, transport, "ollama"),
+            ("GET", "/api/version"): own_version,
             ("GET", "/health"): health,
             ("HEAD", "/"): present,
             ("GET", "/"): present,
@@ -112,6 +117,11 @@ def exporters(config: Config) -> list[Exporter]:
 
 async def health(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(send, 200, msgspec.json.encode({"status": "ok", "version": version("penstock")}))
+
+
+async def own_version(scope: Scope, receive: Receive, send: Send) -> None:
+    """What Ollama's clients ask before anything else."""
+    await respond(send, 200, msgspec.json.encode({"version": version("penstock")}))
 
 
 async def present(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,5 @@
-"""`GET /v1/models`: the names that clients may use, in the shape that OpenAI's and Anthropic's SDKs both read.
+"""The names that clients may use: `GET /v1/models` as the SDKs of OpenAI, Anthropic and Gemini read it, `/api/tags` as
+Ollama's does.
 
 Names in the configuration come first; behind a pattern stands an upstream, which is asked for its own list. One that
 does not answer is left out; when none is left to ask and nothing is known by name, that is the answer's error.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
-from penstock.canon.errors import ConnectError, PenstockError
+from penstock.canon.errors import ConnectError, PenstockError, UnknownModel
 from penstock.dialects import client_dialect
 from penstock.policy.models import ask_models
 from penstock.serving.asgi import header, new_request_id, refuse, respond
@@ -25,27 +27,41 @@ if TYPE_CHECKING:
 ASK_S = 5.0
 
 
-def models_route(routes: Routes, transport: Transport) -> Route:
+def models_route(routes: Routes, transport: Transport, dialect: str = "openai-chat") -> Route:
+    """All names, in the shape of the dialect. Below the path, the one that the rest of the path names."""
+    write = _WRITERS.get(dialect, _written)
+
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        speaks_anthropic = header(scope, b"anthropic-version") is not None
-        owners = {name: routes.find(name).upstream for name in routes.names}
-        lists = await asyncio.gather(*(_ask(target, transport) for target in routes.open_targets))
-        for target, names in zip(routes.open_targets, lists, strict=True):
-            for name in names or ():
-                owners.setdefault(name, target.upstream)
-        if not owners and lists and all(names is None for names in lists):
-            asked = ", ".join(target.url for target in routes.open_targets)
-            error = ConnectError(f"No upstream told its models: {asked}.", fix="Start it, or correct its url.")
-            await refuse(
-                send,
-                error,
-                client_dialect("anthropic-messages" if speaks_anthropic else "openai-chat"),
-                new_request_id(),
-            )
+        speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
+        try:
+            owners = await _owners(routes, transport)
+            asked = unquote(scope["path"]).partition("/models/")[2]
+            if asked and asked not in owners:
+                known = ", ".join(sorted(owners)) or "none"
+                raise UnknownModel(f"There is no model `{asked}` here.", param="model", fix=f"Known: {known}.")
+        except PenstockError as error:
+            await refuse(send, error, client_dialect(speaks), new_request_id())
             return
-        await respond(send, 200, _written(owners))
+        if asked:
+            found = write({asked: owners[asked]})
+            await respond(send, 200, msgspec.json.encode(next(iter(found[_LISTED.get(dialect, "data")]))))
+        else:
+            await respond(send, 200, msgspec.json.encode(write(owners)))
 
     return route
+
+
+async def _owners(routes: Routes, transport: Transport) -> dict[str, str]:
+    """Name → the upstream that has it."""
+    owners = {name: routes.find(name).upstream for name in routes.names}
+    lists = await asyncio.gather(*(_ask(target, transport) for target in routes.open_targets))
+    for target, names in zip(routes.open_targets, lists, strict=True):
+        for name in names or ():
+            owners.setdefault(name, target.upstream)
+    if not owners and lists and all(names is None for names in lists):
+        asked = ", ".join(target.url for target in routes.open_targets)
+        raise ConnectError(f"No upstream told its models: {asked}.", fix="Start it, or correct its url.")
+    return owners
 
 
 async def _ask(target: Target, transport: Transport) -> list[str] | None:
@@ -55,19 +71,43 @@ async def _ask(target: Target, transport: Transport) -> list[str] | None:
         return None
 
 
-def _written(owners: dict[str, str]) -> bytes:
-    """Both shapes in one: each SDK reads its own members and skips the other's."""
-    data: list[dict[str, Any]] = [
-        {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": owner,
-            "type": "model",
-            "display_name": name,
-            "created_at": "1970-01-01T00:00:00Z",
-        }
-        for name, owner in owners.items()
-    ]
+def _written(owners: dict[str, str]) -> dict[str, Any]:
+    """Three shapes in one: each SDK reads its own members and skips the others'."""
+    data: list[dict[str, Any]] = [{**_entry(name, owner), **_resource(name)} for name, owner in owners.items()]
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return msgspec.json.encode({"object": "list", "data": data, "has_more": False, **ends})
+    return {"object": "list", "data": data, "has_more": False, **ends, **_resources(owners)}
+
+
+def _entry(name: str, owner: str) -> dict[str, Any]:
+    """OpenAI's and Anthropic's."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": owner,
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
+
+
+def _resource(name: str) -> dict[str, Any]:
+    """Gemini's."""
+    methods = ["generateContent", "streamGenerateContent"]
+    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
+
+
+def _resources(owners: dict[str, str]) -> dict[str, Any]:
+    return {"models": [_resource(name) for name in owners]}
+
+
+def _tags(owners: dict[str, str]) -> dict[str, Any]:
+    """Ollama's. What a file would have (a size, a digest) is empty: there is none here."""
+    words = ("parent_model", "format", "family", "parameter_size", "quantization_level")
+    details = {**dict.fromkeys(words, ""), "families": []}
+    about = {"modified_at": "1970-01-01T00:00:00Z", "size": 0, "digest": "", "details": details}
+    return {"models": [{"name": name, "model": name, **about} for name in owners]}
+
+
+_WRITERS = {"ollama": _tags, "gemini": _resources}
+_LISTED = {"ollama": "models", "gemini": "models"}
