@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONED = ("README.md", "docs/reference/worker.md", "docs/reference/providers.md")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -92,8 +93,8 @@ def test_the_readmes_programs_run(worker: Running, tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_every_option_in_the_pages_exists(tmp_path: Path) -> None:
-    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/worker.md"))
-    for command in ("serve", "worker", "ask", "demo"):
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in OPTIONED)
+    for command in ("serve", "worker", "ask", "demo", "providers", "models"):
         shown = run(command, "--help", cwd=tmp_path).stdout
         for line in re.findall(rf"penstock {command}\b[^\n`#]*", text):
             for option in re.findall(r"--[a-z-]+", line):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "ask", "demo"])
+@pytest.mark.parametrize("command", ["serve", "worker", "ask", "demo", "providers", "models"])
 def test_each_command_helps_with_an_example(command: str, tmp_path: Path) -> None:
     ended = run(command, "--help", cwd=tmp_path)
     assert ended.returncode == 0

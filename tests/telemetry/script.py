@@ -197,8 +197,8 @@ async def record_of(
     """The one record of a call that this script answers."""
     clock = clock or Clock()
     records: list[CallRecord] = []
-    window = options.pop("context_window", None)
-    handler = recorded(records.append, context_window=window)(upstream(*steps, clock=clock, **options))
+    window, price = options.pop("context_window", None), options.pop("price", None)
+    handler = recorded(records.append, context_window=window, price=price)(upstream(*steps, clock=clock, **options))
     async with handler(call or new_call(clock)) as stream:
         await body(stream)
     (record,) = records

@@ -19,6 +19,7 @@ from penstock.canon.events import (
     ToolCall,
     UsageUpdate,
 )
+from penstock.canon.price import Price
 from penstock.canon.usage import Usage
 from penstock.streams.handler import Attempt, Call
 from penstock.streams.stream import EventStream
@@ -43,6 +44,8 @@ from tests.telemetry.script import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from penstock.canon.target import Target
 
 
 async def test_c6_unknown_is_null_never_zero() -> None:
@@ -273,3 +276,48 @@ async def test_c11_names_are_bounded_and_can_be_stored() -> None:
     )
     assert (record.model, record.model_requested, record.provider) == ("m" * 256, "?", "é")
     assert len(record.request_id) == 256
+
+
+USED = Usage(input=1000, input_cached=400, output=500)
+PRICE = Price(input=2.0, output=8.0, cached=0.5)
+
+
+def told(usage: Usage) -> tuple[bytes, bytes]:
+    return FIRST, wire(Delta(0, "b")) + CLOSE + wire(UsageUpdate(usage), Finish("stop", None, usage))
+
+
+async def test_a_cost_is_computed_by_the_price_of_the_model_that_answered() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def price(target: Target, model: str) -> Price | None:
+        asked.append((target.upstream, model))
+        return PRICE
+
+    record = await record_of(*told(USED), price=price)
+    assert record.cost == pytest.approx((600 * 2 + 400 * 0.5 + 500 * 8) / 1e6)
+    assert asked == [("local", "Qwen3-14B")]
+
+
+async def test_else_by_that_of_the_model_that_was_asked_for() -> None:
+    record = await record_of(*told(USED), price=lambda _, model: {"qwen3": PRICE}.get(model))
+    assert record.cost is not None
+
+
+async def test_the_providers_own_cost_wins() -> None:
+    used = Usage(input=1000, output=500, cost=0.0)
+    assert (await record_of(*told(used), price=lambda *_: PRICE)).cost == 0.0
+
+
+async def test_c6_without_a_price_or_a_count_there_is_no_cost() -> None:
+    assert (await record_of(*told(USED), price=lambda *_: None)).cost is None
+    assert (await record_of(*told(USED), price=lambda *_: Price(input=2.0))).cost is None
+    assert (await record_of(*told(Usage(output=5)), price=lambda *_: PRICE)).cost is None
+    assert (await record_of(WHOLE, price=lambda *_: PRICE)).cost is None
+
+
+async def test_c5_a_price_that_cannot_be_looked_up_costs_the_call_nothing() -> None:
+    def broken(target: Target, model: str) -> Price | None:
+        raise OSError("the file is gone")
+
+    record = await record_of(*told(USED), price=broken)
+    assert (record.outcome, record.cost) == ("complete", None)

@@ -32,7 +32,10 @@ async def ask_models(
     """Its models, as it orders them, each once. `path` is where the list is when it is not at the dialect's place."""
     listing = LISTINGS.get(target.dialect)
     if listing is None:
-        raise Unsupported(f"{target.upstream} lists no models in its dialect ({target.dialect}).")
+        raise Unsupported(
+            f"{target.upstream} lists no models in its dialect ({target.dialect}).",
+            fix="Its documentation names them; `penstock providers` says where that is.",
+        )
     found: dict[str, Model] = {}
     cursor: str | None = None
     seen: set[str] = set()
