@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.config.load import price, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
+from penstock.dialects.anthropic_messages import count
 from penstock.gateway.models import models_route
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import upstream
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from penstock.config.model import Config
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.streams.handler import Handler
     from penstock.telemetry.exporters.base import Exporter
     from penstock.transport.base import Transport
 
@@ -46,16 +48,17 @@ def gateway(config: Config, transport: Transport) -> App:
     routes = Routes(table)
     clocks = config.timeouts
     timeouts = Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)
-    handler = compose(
-        upstream(transport, timeouts),
+    layers = (
         recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
         routed(routes),
     )
+    handler = compose(upstream(transport, timeouts), *layers)
+    counting = compose(upstream(transport, timeouts, count.counter), *layers)
 
-    def chat(dialect: str | Dialect) -> Route:
+    def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         return chat_route(
             client_dialect(dialect) if isinstance(dialect, str) else dialect,
-            handler,
+            asked,
             max_body_bytes=config.server.max_body,
             heartbeat_s=config.heartbeat.interval,
             strict=config.strict,
@@ -82,6 +85,7 @@ def gateway(config: Config, transport: Transport) -> App:
             ("POST", "/v1/completions"): chat("openai-completions"),
             ("POST", "/v1/responses"): chat("openai-responses"),
             ("POST", "/v1/messages"): messages,
+            ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
             ("POST", "/v1beta/models/"): generate_content,
             ("POST", "/v1/models/"): generate_content,
             ("POST", "/api/chat"): chat(ollama.DIALECT),

@@ -7,6 +7,7 @@ context closes the upstream, or gives its connection back when the reply was rea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import PenstockError, Unsupported
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
 MAX_ERROR_BODY_BYTES = 64 * 1024
 
 
-def upstream(transport: Transport, timeouts: Timeouts) -> Handler:
+#: The dialect to ask a target in. Raises `Unsupported` where there is none.
+Speaks = Callable[["Target"], "UpstreamDialect"]
+
+
+def upstream(
+    transport: Transport, timeouts: Timeouts, speaks: Speaks = lambda target: dialect_of(target.dialect)
+) -> Handler:
     """The handler that asks `call.target` over `transport`."""
 
     def handle(call: Call) -> _Asking:
-        return _Asking(call, transport, timeouts)
+        return _Asking(call, transport, timeouts, speaks)
 
     return handle
 
@@ -43,11 +50,12 @@ def upstream(transport: Transport, timeouts: Timeouts) -> Handler:
 class _Asking:
     """One attempt, from its request to its connection's release. A class, because a generator costs each call more."""
 
-    __slots__ = ("_attempt", "_call", "_reply", "_timeouts", "_transport")
+    __slots__ = ("_attempt", "_call", "_reply", "_speaks", "_timeouts", "_transport")
 
-    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts) -> None:
+    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts, speaks: Speaks) -> None:
         self._call = call
         self._transport = transport
+        self._speaks = speaks
         self._timeouts = timeouts
         self._attempt: Attempt | None = None
         self._reply: Reply | None = None
@@ -55,7 +63,7 @@ class _Asking:
     async def __aenter__(self) -> EventStream:
         call, target = self._call, self._call.target
         assert target is not None, "routing comes before the leaf"
-        dialect, request = _request(call, target)
+        dialect, request = _request(call, target, self._speaks)
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
         clocks = Clocks(self._timeouts, now=call.now, began=call.began)
@@ -93,12 +101,12 @@ class _Asking:
             self._attempt.error = self._reply.error.kind
 
 
-def _request(call: Call, target: Target) -> tuple[UpstreamDialect, HttpRequest]:
+def _request(call: Call, target: Target, speaks: Speaks) -> tuple[UpstreamDialect, HttpRequest]:
     """The same dialect is forwarded, by the client's own form of it; any other is built."""
     client = call.dialect
     if client is not None and client.name == target.dialect and call.head is not None:
         return client, client.forward_request(call.head, target, call.headers)
-    dialect = dialect_of(target.dialect)
+    dialect = speaks(target)
     request = dialect.build_request(call.request, target)
     if request.dropped and call.strict:
         raise Unsupported(

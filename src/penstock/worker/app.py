@@ -14,6 +14,7 @@ import msgspec
 from penstock.canon.errors import ConnectError, Overloaded
 from penstock.canon.wire import HttpRequest
 from penstock.dialects import client_dialect
+from penstock.dialects.anthropic_messages import count
 from penstock.policy.upstream import upstream
 from penstock.serving.asgi import App, new_request_id, refuse, respond
 from penstock.serving.context import ContextWindows, fetch_json
@@ -27,7 +28,9 @@ from penstock.worker.loading import Loading
 
 if TYPE_CHECKING:
     from penstock.canon.errors import PenstockError
+    from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.streams.handler import Handler
     from penstock.telemetry.bus import Bus
     from penstock.transport.base import Transport
     from penstock.worker.engine import Engine
@@ -41,10 +44,13 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
     """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown."""
     windows = ContextWindows(transport)
     loading = Loading(engine, lambda error: app.fail(error))
-    handler = compose(upstream(transport, TIMEOUTS), recorded(bus.publish, context_window=windows.get), loading.layer)
+    layers = (recorded(bus.publish, context_window=windows.get), loading.layer)
+    handler = compose(upstream(transport, TIMEOUTS), *layers)
+    counting = compose(upstream(transport, TIMEOUTS, count.counter), *layers)
 
-    def chat(name: str) -> Route:
-        return chat_route(client_dialect(name), handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
+    def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
+        spoken = client_dialect(dialect) if isinstance(dialect, str) else dialect
+        return chat_route(spoken, asked, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
 
     async def health(scope: Scope, receive: Receive, send: Send) -> None:
         status = {"status": loading.status, "model": engine.model, "version": version("penstock")}
@@ -89,6 +95,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
         {
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
             ("POST", "/v1/messages"): chat("anthropic-messages"),
+            ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
             ("POST", "/v1/execute"): execute_route(
                 engine.model, handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s
             ),

@@ -88,8 +88,18 @@ class _Request(msgspec.Struct):
     metadata: _Metadata | None = None
 
 
+class _CountShape(_Shape):
+    max_tokens: int = 0
+
+
+class _CountRequest(_Request):
+    max_tokens: int = 0
+
+
 _shape = msgspec.json.Decoder(_Shape)
 _request = msgspec.json.Decoder(_Request)
+_count_shape = msgspec.json.Decoder(_CountShape)
+_count_request = msgspec.json.Decoder(_CountRequest)
 _members = msgspec.json.Decoder(dict[str, Any])
 _KNOWN = frozenset(_Request.__struct_fields__)
 
@@ -104,6 +114,13 @@ def read_head(body: bytes, path: str = "") -> RequestHead:
     shape = decode_body(_shape, body)
     _check(shape.messages, shape.max_tokens)
     return RequestHead(shape.model, bool(shape.stream), True, body)
+
+
+def read_count_head(body: bytes, path: str = "") -> RequestHead:
+    """Of a request to count tokens, which needs no limit and is never a stream."""
+    shape = decode_body(_count_shape, body)
+    _check(shape.messages, 0)
+    return RequestHead(shape.model, False, True, body)
 
 
 def forwarded_body(head: RequestHead, model: str | None) -> bytes:
@@ -140,6 +157,11 @@ def parse_2026_10_21(body: bytes, path: str = "") -> ChatRequest:
             if message.role == "user" and block.type == "text" and block.citations:
                 raise _not_permitted(f"messages.{k}.content.{n}.text.citations")
     return _parsed(given, body)
+
+
+def parse_count(body: bytes, path: str = "") -> ChatRequest:
+    given = decode_body(_count_request, body)
+    return msgspec.structs.replace(_parsed(given, body), max_tokens=None, stream=False)
 
 
 def _not_permitted(path: str) -> InvalidRequest:
