@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +16,7 @@ from penstock.canon.errors import ConfigError
 from penstock.config.load import check, price, targets, upstream_target
 from tests.catalogue.conftest import KEY
 from tests.gateways import serving
-from tests.processes import run
+from tests.processes import command, run
 from tests.upstreams import document, sse
 from tests.wires import WIRES
 
@@ -168,6 +171,8 @@ def test_any_of_several_keys_will_do_and_none_is_named() -> None:
         ({"url": "https://{x}.example"}, "upstreams.u.url: nothing says what `{x}` is."),
         ({"provider": "openai", "cost": {"m": {"inputs": 1}}}, "upstreams.u.cost"),
         ({"provider": "openai", "cost": {"m": {"input": -1}}}, "upstreams.u.cost"),
+        ({"url": "https://a.example", "auth": "sigv4"}, "upstreams.u.auth: only the dialect bedrock signs."),
+        ({"url": "https://a.example", "auth": "a: b"}, "upstreams.u.auth: `a: b` is no header's name."),
         ({"provider": "openai", "cost": []}, "upstreams.u.cost"),
     ],
 )
@@ -220,6 +225,28 @@ def test_the_providers_command(mine: Path, tmp_path: Path) -> None:
     assert {"llamacpp", "vllm"} <= {entry["id"] for entry in told}
     (entry,) = json.loads(run("providers", "mine", "--json", cwd=tmp_path).stdout)
     assert (entry["key_is_set"], entry["headers"]) == (True, ["x-mine"])
+
+
+@pytest.mark.process
+def test_on_a_terminal_it_is_a_table(mine: Path, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    ended = subprocess.run(
+        command("providers", "mine"), stdout=theirs, cwd=tmp_path, env={**os.environ, "COLUMNS": "160"}, check=False
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert ended.returncode == 0
+    assert "documentation" in shown
+    assert "MY_KEY (set)" in shown
+    assert KEY not in shown
+
+
+@pytest.mark.process
+def test_importing_penstock_reads_no_catalogue(tmp_path: Path) -> None:
+    program = "import penstock, sys; print([name for name in sys.modules if 'catalogue' in name or name == 'tomllib'])"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.stdout == "[]\n"
 
 
 @pytest.mark.process

@@ -104,6 +104,18 @@ def test_the_first_key_that_is_set_is_used() -> None:
     assert (found.reveal(), auth) == ("b", "api-key")
 
 
+def test_c13_where_there_is_no_key_none_is_sent() -> None:
+    assert find_key(("A_KEY",), "none", {"A_KEY": KEY}) == (None, None)
+
+
+def test_an_entry_knows_its_own_url() -> None:
+    azure = catalogue()["azure"]
+    assert azure.is_at("https://mine.openai.azure.com/openai/v1")
+    assert not azure.is_at("https://mine.openai.azure.com/openai/v2")
+    assert not azure.is_at("https://a/b.openai.azure.com/openai/v1")
+    assert catalogue()["openai"].is_at("https://api.openai.com/v1")
+
+
 def test_aws_signs_where_no_token_is_set() -> None:
     pair = {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret"}
     target = find_target("bedrock:m", upstreams={}, environ=pair)
@@ -185,6 +197,8 @@ WHOLE = '[mine]\nname = "Mine"\nurl = "https://a.example"\n'
         (WHOLE + "capabilities = { stram = true }\n", "mine.capabilities.stram: there is no such field. Did you"),
         (WHOLE + 'dialect = "openai"\n', "mine.dialect: there is no dialect `openai`. Did you mean `openai-chat`?"),
         (WHOLE + "auth = 5\n", "mine.auth: Expected `str | null`, got `int`."),
+        (WHOLE + 'auth = "x key"\n', "mine.auth: `x key` is no header's name."),
+        (WHOLE + 'auth = "sigv4"\n', "mine.auth: only the dialect bedrock signs."),
         (WHOLE + "[mine.cost]\nm = { input = -1.0 }\n", "mine.cost"),
         (WHOLE + "[mine.cost]\nm = { input = nan }\n", "mine.cost"),
         (WHOLE + 'key_env = ["A B"]\n', "mine.key_env"),

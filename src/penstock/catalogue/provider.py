@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -76,6 +78,10 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
         """On this machine: its key is sent where one is set, and asked of nobody."""
         return is_local(self.url)
 
+    def is_at(self, url: str) -> bool:
+        """Whether this is its own URL, its placeholders filled in."""
+        return re.fullmatch("[^/]+".join(map(re.escape, _BRACES.split(self.url)[::2])), url) is not None
+
 
 def is_local(url: str) -> bool:
     return urlsplit(_BRACES.sub("x", url)).hostname in LOCAL_HOSTS
@@ -104,12 +110,13 @@ def provider(id_: str, fields: Any, where: str) -> Provider:
             fix=nearest(found.dialect, DIALECT_NAMES),
         )
     check_url(found.url, found.placeholders, f"{where}, {id_}")
+    check_auth(found.auth, found.dialect, f"{where}, {id_}")
     return found
 
 
 def refuse_unknown(fields: Mapping[str, Any], struct: type[Struct], where: str) -> None:
     """Refuse unknown fields with the nearest known one, in the tables within as well."""
-    hints = get_type_hints(struct)
+    hints = _hints(struct)
     for key, value in fields.items():
         if key not in hints:
             known = [name for name in hints if name != "id"]
@@ -122,6 +129,11 @@ def refuse_unknown(fields: Mapping[str, Any], struct: type[Struct], where: str) 
                 for name, table in tables.items():
                     if isinstance(table, dict):
                         refuse_unknown(table, kind, ".".join(filter(None, (where, key, name))))
+
+
+@cache
+def _hints(struct: type[Struct]) -> dict[str, Any]:
+    return get_type_hints(struct)
 
 
 def check_url(url: str, placeholders: Mapping[str, str], where: str) -> None:
@@ -139,6 +151,17 @@ def check_url(url: str, placeholders: Mapping[str, str], where: str) -> None:
                 f"In {where}.url: nothing says what `{{{name}}}` is.",
                 fix=f"Name its variable: placeholders: {{{name}: VARIABLE}}.",
             )
+
+
+def check_auth(auth: str | None, dialect: str, where: str) -> None:
+    if auth is None:
+        return
+    if not _HEADER.fullmatch(auth):
+        raise ConfigError(
+            f"In {where}.auth: `{auth}` is no header's name.", fix="Write bearer, none, sigv4, or a name as in api-key."
+        )
+    if auth == "sigv4" and dialect != "bedrock":  # any other would send the pair itself
+        raise ConfigError(f"In {where}.auth: only the dialect bedrock signs.", fix="Leave it out, or set the dialect.")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -169,13 +192,15 @@ def filled(url: str, placeholders: Mapping[str, str], environ: Mapping[str, str]
 
 def find_key(key_env: Iterable[str], auth: str | None, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
     """The first key that is set, and where it goes. `sigv4` signs with a pair of keys where no token is set."""
+    if auth == "none":
+        return None, None
     for variable in key_env:
         if value := environ.get(variable):
             return Secret(value), "bearer" if auth == "sigv4" else auth
     if auth == "sigv4" and environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         return Secret(":".join(environ[name] for name in names if environ.get(name))), auth
-    return None, None if auth in ("none", "sigv4") else auth
+    return None, None if auth == "sigv4" else auth
 
 
 def key_fix(key_env: Iterable[str], auth: str | None) -> str:

@@ -109,7 +109,7 @@ def listed_at(name: str) -> str | None:
 def price(target: Target, model: str) -> Price | None:
     """What a model's tokens cost there, by the catalogue; None where nobody said, and for a server of another URL."""
     entry = known().get(target.upstream)
-    if entry is None or ("{" not in entry.url and entry.url != target.url):
+    if entry is None or not entry.is_at(target.url):
         return None
     return price_of(model, entry.cost)
 

@@ -20,7 +20,7 @@ from penstock.canon.errors import ConfigError
 from penstock.canon.price import price_of
 from penstock.canon.target import Target
 from penstock.catalogue.catalogue import catalogue, laid_over, users_file
-from penstock.catalogue.provider import check_url, filled, find_key, is_local, key_fix
+from penstock.catalogue.provider import check_auth, check_url, filled, find_key, is_local, key_fix
 from penstock.catalogue.provider import nearest as _nearest_provider
 from penstock.config.model import Config, Duration, Size, Upstream
 from penstock.dialects import DIALECTS
@@ -102,6 +102,7 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
                 fix=_nearest(upstream.dialect, list(DIALECTS)),
             )
         check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
+        check_auth(upstream.auth, upstream.dialect, f"{where}, upstreams.{name}")
     for model, spec in config.models.items():
         upstream_name = spec.partition(":")[0]
         if upstream_name not in config.upstreams:
