@@ -102,6 +102,7 @@ def test_the_gateway_lists_the_models_of_every_dialect(upstream: Upstream, tmp_p
         "/gem/v1beta/models": b'{"models":[{"name":"models/gemini-9"}]}',
         "/oll/api/tags": b'{"models":[{"name":"qwen3:8b"}]}',
         "/coh/v1/models": b'{"models":[{"name":"command-z"}]}',
+        "/own/catalog": b'[{"id":"own-1"}]',
     }
     upstream.answers(lambda exchange: document(answers[exchange.path.partition("?")[0]]))
     config = {
@@ -109,8 +110,9 @@ def test_the_gateway_lists_the_models_of_every_dialect(upstream: Upstream, tmp_p
             "gem": {"url": upstream.url("/gem/v1beta"), "dialect": "gemini"},
             "oll": {"url": upstream.url("/oll"), "dialect": "ollama"},
             "coh": {"url": upstream.url("/coh/v2"), "dialect": "cohere"},
+            "own": {"url": upstream.url("/own"), "models_path": "/catalog"},
         },
-        "models": {"gemini-*": "gem", "command-*": "coh", "*": "oll"},
+        "models": {"gemini-*": "gem", "command-*": "coh", "own-*": "own", "*": "oll"},
     }
     with serving(config, tmp_path) as gateway:
         listed = json.loads(gateway.send("GET", "/v1/models").body())
@@ -118,6 +120,7 @@ def test_the_gateway_lists_the_models_of_every_dialect(upstream: Upstream, tmp_p
         "gemini-9": "gem",
         "qwen3:8b": "oll",
         "command-z": "coh",
+        "own-1": "own",
     }
 
 
@@ -148,6 +151,13 @@ def test_at_another_dialect_the_providers_kind_of_server_means_nothing() -> None
     given = {"upstreams": {"a": {"provider": "azure", "url": "https://a.example", "dialect": "anthropic-messages"}}}
     upstream = check(given, environ={}).upstreams["a"]
     assert (upstream.profile, upstream.auth) == (None, None)
+
+
+def test_c13_the_list_of_another_url_is_not_asked_with_this_ones_key() -> None:
+    given = {"upstreams": {"a": {"provider": "github"}, "b": {"provider": "github", "url": "https://proxy.example"}}}
+    upstreams = check(given, environ={}).upstreams
+    assert upstreams["a"].models_path == "https://models.github.ai/catalog/models"
+    assert upstreams["b"].models_path is None
 
 
 def test_a_local_providers_key_is_optional() -> None:

@@ -70,12 +70,13 @@ def _of_config(path: Path, name: str) -> list[Model]:
     from penstock.policy.models import ask_models
     from penstock.transport.http1 import Http1Transport
 
-    target = upstream_target(load(path), name)
+    settings = load(path)
+    target = upstream_target(settings, name)
 
     async def asked() -> list[Model]:
         transport = Http1Transport(environ=os.environ)
         try:
-            return await ask_models(target, transport)
+            return await ask_models(target, transport, path=settings.upstreams[name].models_path)
         finally:
             await transport.aclose()
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PREFIX = "PENSTOCK_"
 
 #: what an upstream takes from its provider
-_TAKEN = ("url", "dialect", "profile", "key_env", "auth", "headers", "placeholders", "cost")
+_TAKEN = ("url", "dialect", "profile", "key_env", "auth", "headers", "placeholders", "models_path", "cost")
 
 #: names under PENSTOCK_ that are not configuration keys
 NOT_KEYS = frozenset({"PENSTOCK_REQUIRE_SERVERS"})
@@ -186,8 +186,11 @@ def _from_catalogue(given: dict[str, Any], where: str, environ: Mapping[str, str
 
 
 def _known_of(provider: Provider, entry: dict[str, Any]) -> dict[str, Any]:
-    """What an upstream takes from its provider. At another dialect its profile and the key's place mean nothing."""
+    """What an upstream takes from its provider. At another dialect its profile and the key's place mean nothing, and at
+    another URL the place of its list."""
     known = {name: msgspec.to_builtins(getattr(provider, name)) for name in _TAKEN}
+    if "url" in entry:
+        known["models_path"] = None
     if entry.get("dialect", provider.dialect) != provider.dialect:
         known |= {"profile": None, "auth": None}
     return known

@@ -51,6 +51,8 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     headers: dict[str, str] = {}
     #: what stands in {braces} in the url → the variable that says it
     placeholders: dict[str, str] = {}
+    #: where its list of models is, when it is not at the dialect's own place: a path below the url, or a whole URL
+    models_path: str | None = None
     #: what the tokens of a model, or of a pattern's models, cost
     cost: dict[str, Price] = {}
 

@@ -20,6 +20,7 @@ from penstock.serving.asgi import header, new_request_id, refuse, respond
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
+    from penstock.config.model import Config
     from penstock.policy.routing import Routes
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.transport.base import Transport
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 ASK_S = 5.0
 
 
-def models_route(routes: Routes, transport: Transport, dialect: str = "openai-chat") -> Route:
+def models_route(routes: Routes, transport: Transport, config: Config, dialect: str = "openai-chat") -> Route:
     """All names, in the shape of the dialect. Below the path, the one that the rest of the path names."""
     write = _WRITERS.get(dialect, _written)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
         try:
-            owners = await _owners(routes, transport)
+            owners = await _owners(routes, transport, config)
             asked = unquote(scope["path"]).partition("/models/")[2]
             if asked and asked not in owners:
                 known = ", ".join(sorted(owners)) or "none"
@@ -51,10 +52,10 @@ def models_route(routes: Routes, transport: Transport, dialect: str = "openai-ch
     return route
 
 
-async def _owners(routes: Routes, transport: Transport) -> dict[str, str]:
+async def _owners(routes: Routes, transport: Transport, config: Config) -> dict[str, str]:
     """Name → the upstream that has it."""
     owners = {name: routes.find(name).upstream for name in routes.names}
-    lists = await asyncio.gather(*(_ask(target, transport) for target in routes.open_targets))
+    lists = await asyncio.gather(*(_ask(target, transport, config) for target in routes.open_targets))
     for target, names in zip(routes.open_targets, lists, strict=True):
         for name in names or ():
             owners.setdefault(name, target.upstream)
@@ -64,9 +65,10 @@ async def _owners(routes: Routes, transport: Transport) -> dict[str, str]:
     return owners
 
 
-async def _ask(target: Target, transport: Transport) -> list[str] | None:
+async def _ask(target: Target, transport: Transport, config: Config) -> list[str] | None:
+    path = config.upstreams[target.upstream].models_path
     try:
-        return [model.id for model in await ask_models(target, transport, timeout_s=ASK_S)]
+        return [model.id for model in await ask_models(target, transport, path=path, timeout_s=ASK_S)]
     except PenstockError:
         return None
 
