@@ -103,7 +103,7 @@ def test_c7_break_inside_with_closes_the_socket_at_once(worker: Running) -> None
 
 
 def test_c7_cancel_from_another_thread_ends_the_reader_quietly(worker: Running) -> None:
-    reply = penstock.stream(MODEL, "Go on.", base_url=f"{worker.url}/v1", max_tokens=4000)
+    reply = penstock.stream(MODEL, "Go on.", base_url=f"{worker.url}/v1", **ENDLESS)
     read = []
     for text in reply.text:
         read.append(text)
