@@ -1,4 +1,5 @@
-"""A model for agents, scripted: it runs one command in its first turn, says what came of it, and remembers it later.
+"""Models for agents, scripted. One runs a command in its first turn, says what came of it, and remembers it later; one
+thinks before it does; one runs two commands at once.
 
 It reads requests and writes replies in three dialects, by hand. `Heard` is a request in no dialect: what was said, in
 order. What it answers depends on what it heard alone, so an agent that loses a part of its history gets another answer.
@@ -46,6 +47,7 @@ class Heard(NamedTuple):
     pieces: list[Piece]
     tools: list[str]
     is_streamed: bool
+    proofs: list[Any]  # what proves the thoughts that came back
 
     @property
     def said(self) -> list[Piece]:
@@ -70,15 +72,21 @@ def heard(dialect: str, body: bytes) -> Heard:
     else:
         tools = [tool["function"]["name"] for tool in asked.get("tools", ())]
         pieces = [piece for message in asked["messages"] for piece in _of_chat(message)]
-    return Heard(dialect, pieces, tools, bool(asked.get("stream", dialect == "ollama")))
+    return Heard(dialect, pieces, tools, bool(asked.get("stream", dialect == "ollama")), _proofs(asked["messages"]))
 
 
-def _blocks(content: str | list[JSON]) -> list[JSON]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+def _proofs(messages: list[JSON]) -> list[Any]:
+    blocks = [block for message in messages if message["role"] == "assistant" for block in _blocks(message["content"])]
+    signed = [block["signature"] for block in blocks if block["type"] == "thinking"]
+    return signed + [message["reasoning_details"] for message in messages if "reasoning_details" in message]
+
+
+def _blocks(content: str | list[JSON] | None) -> list[JSON]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 def _text(content: str | list[JSON] | None) -> str:
-    return "".join(block.get("text", "") for block in _blocks(content or ""))
+    return "".join(block.get("text", "") for block in _blocks(content))
 
 
 def _of_messages(message: JSON) -> list[Piece]:
@@ -133,8 +141,11 @@ def _reply(asked: Heard, text: str, tool: str | None = None, arguments: JSON | N
         return Answer([*map(_ollama_line, lines), _ollama_line({"content": ""}, last=True)], content_type=_NDJSON)
     wire = CHAT if asked.dialect == "openai-chat" else MESSAGES
     call = [] if tool is None else wire.call(tool, [raw[:7], raw[7:]])
-    frames = [*wire.opening(), wire.text(text[:4]), wire.text(text[4:]), *call, *wire.closing((90, 12), stop)]
-    # Claude Code takes replies of one id for one message.
+    return _named(*wire.opening(), wire.text(text[:4]), wire.text(text[4:]), *call, *wire.closing((90, 12), stop))
+
+
+def _named(*frames: bytes) -> Answer:
+    """Replies have ids of their own: Claude Code takes those of one id for one message."""
     id_ = b"-" + uuid4().hex.encode()
     return sse(*(re.sub(rb'"(chatcmpl-|msg_)7"', rb'"\g<1>7' + id_ + b'"', frame) for frame in frames))
 
@@ -150,3 +161,62 @@ def _ollama_line(message: JSON, *, last: bool = False) -> bytes:
     head = {"model": "real-1", "created_at": "2026-11-20T10:00:00.123456Z"}
     ends: JSON = {"done_reason": "stop", "prompt_eval_count": 90, "eval_count": 12, "total_duration": 9} if last else {}
     return json.dumps({**head, "message": {"role": "assistant", **message}, "done": last, **ends}).encode() + b"\n"
+
+
+# --- one that thinks --------------------------------------------------------------------------------------------------
+
+THOUGHT = "There is a note."
+#: dialect → what proves the thought, as the upstream must see it again
+PROOFS: dict[str, Any] = {
+    "anthropic-messages": "EqQBnote",
+    "openai-chat": [
+        {"type": "reasoning.text", "text": THOUGHT, "format": "anthropic-claude-v1", "index": 0},
+        {"type": "reasoning.text", "signature": "EqQBnote", "format": "anthropic-claude-v1", "index": 0},
+    ],
+}
+
+
+def thinking_answer(exchange: Exchange) -> Answer:
+    dialect = next(name for name, (_, path) in MOUNTS.items() if exchange.path.partition("?")[0] == path)
+    asked = heard(dialect, exchange.body)
+    if "Bash" not in asked.tools or asked.results:
+        return answer(exchange)
+    raw = json.dumps({"command": COMMAND, "description": "Read the note"})
+    if dialect == "openai-chat":
+        thought = CHAT.chunk({"reasoning": THOUGHT, "reasoning_details": PROOFS[dialect]})
+        return _named(*CHAT.opening(), thought, *CHAT.call("Bash", [raw]), *CHAT.closing((90, 12), "tool_calls"))
+    start, _ = MESSAGES.opening()
+    thinking = {"type": "thinking", "thinking": "", "signature": ""}
+    event = MESSAGES.event
+    return _named(
+        start,
+        event("content_block_start", index=0, content_block=thinking),
+        event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": THOUGHT}),
+        event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": PROOFS[dialect]}),
+        *MESSAGES.call("Bash", [raw]),
+        *MESSAGES.closing((90, 12), "tool_calls"),
+    )
+
+
+# --- one that wants two things at once --------------------------------------------------------------------------------
+
+COMMANDS = {"call_a": "cat note.txt", "call_b": "echo seen twice"}
+
+
+def answer_with_two_calls(exchange: Exchange) -> Answer:
+    """Of the chat dialect, whose calls may come in turns: a piece of the one, a piece of the other."""
+    asked = heard("openai-chat", exchange.body)
+    if "Bash" not in asked.tools or asked.results:
+        told = {piece.id: piece.text.strip() for piece in asked.results}  # in the order in which they were done
+        return _reply(asked, " & ".join(told[id_] for id_ in COMMANDS if id_ in told) or "Two things")
+    raws = [json.dumps({"command": command, "description": "Looks"}) for command in COMMANDS.values()]
+    names = [
+        CHAT.chunk({"tool_calls": [{"index": k, "id": id_, "type": "function", "function": {"name": "Bash"}}]})
+        for k, id_ in enumerate(COMMANDS)
+    ]
+    pieces = [
+        CHAT.chunk({"tool_calls": [{"index": k, "function": {"arguments": piece}}]})
+        for halves in zip(*((raw[:9], raw[9:]) for raw in raws), strict=True)
+        for k, piece in enumerate(halves)
+    ]
+    return _named(*CHAT.opening(), *names, *pieces, *CHAT.closing((90, 12), "tool_calls"))

@@ -21,7 +21,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.gateways import Gateway, serving, until
-from tests.integration.agent_model import COMMAND, FIRST, MOUNTS, SECOND, Heard, answer, heard
+from tests.integration.agent_model import (
+    COMMAND,
+    COMMANDS,
+    FIRST,
+    MOUNTS,
+    PROOFS,
+    SECOND,
+    Heard,
+    answer,
+    answer_with_two_calls,
+    heard,
+    thinking_answer,
+)
 from tests.upstreams import Upstream
 
 if TYPE_CHECKING:
@@ -184,3 +196,29 @@ def test_opencode_holds_a_conversation(gateway: Gateway, upstream: Upstream, dia
     agent = Agent(gateway, tmp_path)
     converse(agent.opencode, agent, upstream, dialect)
     check_records(gateway, dialect)
+
+
+@pytest.mark.parametrize("dialect", PROOFS, indirect=True)
+def test_claude_code_sends_a_thought_home(gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path) -> None:
+    """Each provider sees its own proof again, OpenRouter's `reasoning_details` as well, and no other."""
+    upstream.answers(thinking_answer)
+    agent = Agent(gateway, tmp_path)
+    (agent.work / "note.txt").write_text("the sea is deep\n")
+    assert "The note says: the sea is deep" in agent.claude_code(FIRST, is_first=True)
+    first, second = requests(upstream, dialect)
+    assert (first.proofs, second.proofs) == ([], [PROOFS[dialect]])
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat"], indirect=True)
+def test_claude_code_answers_calls_that_came_in_turns(
+    gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path
+) -> None:
+    upstream.answers(answer_with_two_calls)
+    agent = Agent(gateway, tmp_path)
+    (agent.work / "note.txt").write_text("the sea is deep\n")
+    assert "the sea is deep & seen twice" in agent.claude_code(FIRST, is_first=True)
+    _, second = requests(upstream, dialect)
+    calls = [(piece.id, json.loads(piece.text)["command"]) for piece in second.pieces if piece.kind == "call"]
+    assert calls == list(COMMANDS.items())
+    results = {piece.id: piece.text.strip() for piece in second.results}
+    assert results == {"call_a": "the sea is deep", "call_b": "seen twice"}
