@@ -327,6 +327,21 @@ def test_a_result_with_a_picture_and_the_older_role():
     assert result == ToolResult("call_0", (Text("{}"), Image(data="aGk=", media_type="image/png")), False, "f")
 
 
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        ({"name": "f", "content": "42"}, "42"),  # npm's ai
+        ({"name": "f", "content": {"a": 1}}, '{"a":1}'),
+        ({"name": "g", "content": "42"}, '{"name":"g","content":"42"}'),
+        ({"name": "f", "content": "42", "more": 1}, '{"name":"f","content":"42","more":1}'),
+    ],
+)
+def test_a_result_that_names_its_tool_again(response: dict[str, Any], text: str):
+    contents = [HI, {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": response}}]}]
+    (result,) = parsed(contents=contents).messages[1].parts
+    assert result == ToolResult("call_0", (Text(text),), False, "f")
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

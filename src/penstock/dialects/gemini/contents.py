@@ -147,7 +147,7 @@ class Contents:
     def _result(self, given: _Response) -> ToolResult:
         response = given.response or {}
         is_error = "error" in response and not response.keys() & {"output", "result"}
-        parts: list[Text | Image | Audio | File] = [Text(_said(response))]
+        parts: list[Text | Image | Audio | File] = [Text(_said(response, given.name))]
         for media in given.parts or ():
             if media.inline_data is not None:
                 parts.append(_inline(media.inline_data))
@@ -182,8 +182,10 @@ def _goes_on(said: list[ContentPart], part: ContentPart, *, is_thought: bool) ->
     return False
 
 
-def _said(response: dict[str, Any]) -> str:
+def _said(response: dict[str, Any], tool: str) -> str:
     """A result's words. The members that hold nothing but a result are unpacked."""
+    if response.keys() == {"name", "content"} and response["name"] == tool:  # npm's ai (seen 2026-11)
+        response = {"output": response["content"]}
     value: Any = response
     if len(response) == 1 and (name := next(iter(response))) in ("output", "result", "error"):
         value = response[name]
