@@ -15,6 +15,7 @@ import os
 import secrets
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,10 @@ class Agent:
         environment = CLAUDE_CODE | {"ANTHROPIC_BASE_URL": self.gateway.url}
         return self._run([program("claude"), "-p", prompt, *options], environment)
 
-    def opencode(self, prompt: str, *, is_first: bool) -> str:
+    def opencode(self, prompt: str, *, is_first: bool, package: str = "@ai-sdk/openai-compatible") -> str:
         options = {"baseURL": f"{self.gateway.url}/v1", "apiKey": "sk-dummy"}
         models = {"tiny": {"limit": {"context": 100_000, "output": 1024}}}
-        provider = {"npm": "@ai-sdk/openai-compatible", "options": options, "models": models}
+        provider = {"npm": package, "options": options, "models": models}
         config = {
             "autoupdate": False,
             "share": "disabled",
@@ -195,6 +196,16 @@ def test_claude_code_holds_a_conversation(gateway: Gateway, upstream: Upstream, 
 def test_opencode_holds_a_conversation(gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path) -> None:
     agent = Agent(gateway, tmp_path)
     converse(agent.opencode, agent, upstream, dialect)
+    check_records(gateway, dialect)
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat"], indirect=True)
+@pytest.mark.parametrize("package", ["@ai-sdk/anthropic", "@ai-sdk/openai", "@ai-sdk/google"])
+def test_opencode_holds_a_conversation_in_another_dialect(
+    gateway: Gateway, upstream: Upstream, dialect: str, package: str, tmp_path: Path
+) -> None:
+    agent = Agent(gateway, tmp_path)
+    converse(partial(agent.opencode, package=package), agent, upstream, dialect)
     check_records(gateway, dialect)
 
 
