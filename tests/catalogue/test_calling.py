@@ -141,10 +141,14 @@ def test_an_upstream_takes_what_its_provider_has() -> None:
 
 
 def test_what_the_upstream_says_itself_wins() -> None:
-    own = {"provider": "openai", "url": "http://127.0.0.1:1/v1", "key_env": "A", "cost": {"m": {"input": 1}}}
+    own = {"provider": "anthropic", "url": "http://127.0.0.1:1/v1", "key_env": "A", "cost": {"m": {"input": 1}}}
     upstream = check({"upstreams": {"o": own}}, environ={}).upstreams["o"]
-    assert (upstream.url, upstream.key_variables, upstream.profile) == ("http://127.0.0.1:1/v1", ("A",), "openai")
-    assert {"m", "gpt-4o"} <= set(upstream.cost)
+    assert (upstream.url, upstream.key_variables, upstream.dialect) == (
+        "http://127.0.0.1:1/v1",
+        ("A",),
+        "anthropic-messages",
+    )
+    assert {"m", "claude-haiku-4-5"} <= set(upstream.cost)
 
 
 def test_at_another_dialect_the_providers_kind_of_server_means_nothing() -> None:

@@ -151,14 +151,15 @@ def test_a_key_that_is_passed_goes_to_the_providers_place() -> None:
 def test_an_entry_with_a_known_id_is_merged_field_by_field(tmp_path: Path) -> None:
     file = own(
         tmp_path,
-        '[openai]\nurl = "https://eu.api.openai.com/v1"\nkey_env = "EU_KEY"\n'
-        '[openai.cost]\n"gpt-5*" = { input = 1.0, output = 2.0 }\n',
+        '[anthropic]\nurl = "https://eu.example.com/v1"\nkey_env = "EU_KEY"\n'
+        '[anthropic.cost]\n"claude-x*" = { input = 1.0, output = 2.0 }\n',
     )
-    before, after = catalogue()["openai"], catalogue(file)["openai"]
-    assert (after.url, after.key_env) == ("https://eu.api.openai.com/v1", ("EU_KEY",))
+    before, after = catalogue()["anthropic"], catalogue(file)["anthropic"]
+    assert (after.url, after.key_env) == ("https://eu.example.com/v1", ("EU_KEY",))
     assert (after.name, after.profile, after.docs) == (before.name, before.profile, before.docs)
-    assert after.cost == before.cost | {"gpt-5*": Price(1.0, 2.0)}
-    assert catalogue()["openai"] == before
+    assert after.cost == before.cost | {"claude-x*": Price(1.0, 2.0)}
+    assert before.cost
+    assert catalogue()["anthropic"] == before
 
 
 def test_a_new_id_is_a_new_provider(tmp_path: Path) -> None:
@@ -241,14 +242,16 @@ def test_providers_is_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_price_is_that_of_the_providers_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PENSTOCK_PROVIDERS", raising=False)
-    environ = {"OPENAI_API_KEY": KEY}
-    target = find_target("openai:gpt-4o", upstreams={}, environ=environ)
-    found = price(target, "gpt-4o")
+    environ = {"ANTHROPIC_API_KEY": KEY}
+    target = find_target("anthropic:claude-haiku-4-5", upstreams={}, environ=environ)
+    found = price(target, "claude-haiku-4-5")
     assert found is not None
-    assert found.input == 2.5
+    assert found.input == 1.0
     assert price(target, "a-model-of-tomorrow") is None
-    elsewhere = find_target("openai:gpt-4o", upstreams={}, base_url="http://127.0.0.1:1/v1", environ=environ)
-    assert price(elsewhere, "gpt-4o") is None
+    elsewhere = find_target(
+        "anthropic:claude-haiku-4-5", upstreams={}, base_url="http://127.0.0.1:1/v1", environ=environ
+    )
+    assert price(elsewhere, "claude-haiku-4-5") is None
 
 
 def test_c13_an_entry_prints_no_header() -> None:
