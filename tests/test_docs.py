@@ -16,6 +16,7 @@ import penstock
 from penstock.catalogue.catalogue import catalogue
 from penstock.config.load import check, parse_duration, parse_size
 from penstock.config.model import Config, Duration, Size
+from penstock.dialects import CLIENT_DIALECTS, DIALECTS
 from tests.processes import Running, run
 
 if TYPE_CHECKING:
@@ -112,3 +113,12 @@ def test_the_providers_pages_example_is_a_file_that_is_read(tmp_path: Path) -> N
     path = tmp_path / "providers.toml"
     path.write_text(blocks("docs/reference/providers.md", "toml")[0], encoding="utf-8")
     assert catalogue(path)["mine"].cost["*"].output == 1.5
+
+
+def test_the_page_of_dialects_has_a_row_for_each() -> None:
+    page = (ROOT / "docs/dialects/README.md").read_text(encoding="utf-8")
+    speaks, becomes = page.split("| to an upstream of |")
+    for name in DIALECTS:
+        (row,) = re.findall(rf"^\| `{name}` \|([^|]*)\|", speaks, re.MULTILINE)
+        assert bool(row.strip()) is (name in CLIENT_DIALECTS), name
+        assert f"\n| `{name}` |" in becomes, name

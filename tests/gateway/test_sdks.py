@@ -181,7 +181,7 @@ def test_openai_reads_the_gateways_own_errors(running: Gateway, chat: openai.Ope
         chat.chat.completions.create(model="m", messages=[])
     assert (caught.value.param, caught.value.type) == ("messages", "invalid_request_error")
     with pytest.raises(openai.NotFoundError):
-        chat.embeddings.create(model="m", input="a")
+        chat.images.generate(model="m", prompt="a")
 
 
 # --- anthropic --------------------------------------------------------------------------------------------------------
