@@ -95,6 +95,7 @@ def messages_document(at: Running, prompt: str, **options: Any) -> tuple[Any, ..
                 model="tiny",
                 max_tokens=200,
                 extra_body={"temperature": 0},
+                extra_headers={"anthropic-version": "2023-06-01"},  # later ones have no temperature
                 messages=[{"role": "user", "content": prompt}],
                 **options,
             )
@@ -108,6 +109,7 @@ def messages_stream(at: Running, prompt: str, **options: Any) -> tuple[Any, ...]
             model="tiny",
             max_tokens=200,
             extra_body={"temperature": 0},
+            extra_headers={"anthropic-version": "2023-06-01"},  # later ones have no temperature
             messages=[{"role": "user", "content": prompt}],
             **options,
         ) as stream,
