@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
+from penstock.dialects.mapping import renamed_body
 
 #: The version that knows sampling parameters, asked for unless the client or the target's headers name another.
 VERSION = "2023-06-01"
@@ -47,7 +48,7 @@ class AnthropicMessages:
         return HttpRequest("POST", endpoint(target, self.path), headers, body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
-        body = request.forwarded_body(head, target.model)
+        body = renamed_body(head, target.model)
         return HttpRequest("POST", endpoint(target, self.path), self._headers(target, head.stream, headers), body)
 
     @staticmethod

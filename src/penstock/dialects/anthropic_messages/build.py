@@ -18,6 +18,7 @@ from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.anthropic_messages.wire import OWN, SAMPLING, call_input
 from penstock.dialects.base import foreign_extras
+from penstock.dialects.mapping import budget_of, image_bytes, without_none
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -27,9 +28,6 @@ MIN_BUDGET = 1024
 
 #: what no version of this wire has
 UNKNOWN = ("seed", "presence_penalty", "frequency_penalty")
-
-#: effort → thinking budget in tokens (no standard says it)
-BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 
 
 def build_body(request: ChatRequest, target: Target, *, samples: bool = True) -> tuple[bytes, tuple[str, ...]]:
@@ -73,7 +71,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
     if not request.tools:
         return
     body["tools"] = [
-        _without_none(
+        without_none(
             name=tool.name,
             description=tool.description,
             input_schema={"type": "object", "properties": {}, **(tool.parameters or {})},
@@ -82,7 +80,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
         for tool in request.tools
     ]
     choice = request.tool_choice
-    written = _without_none(type=choice.mode, name=choice.name) if choice is not None else {}
+    written = without_none(type=choice.mode, name=choice.name) if choice is not None else {}
     if request.parallel_tool_calls is False and written.get("type") != "none":
         written = {"type": "auto", **written, "disable_parallel_tool_use": True}
     if written:
@@ -91,9 +89,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
 
 def _add_thinking(request: ChatRequest, body: dict[str, Any]) -> None:
     """A budget must be at least 1024 and less than `max_tokens`; where there is no room, nothing is thought."""
-    budget = request.reasoning_budget
-    if budget is None and request.reasoning_effort is not None:
-        budget = BUDGETS.get(request.reasoning_effort, BUDGETS["medium"])
+    budget = budget_of(request)
     if budget is None:
         return
     if budget <= 0:
@@ -200,7 +196,7 @@ class _Turns:
     def _result(self, result: ToolResult) -> dict[str, Any]:
         content = [block for part in result.parts if (block := self._block(part, "tool")) is not None]
         is_text = len(content) == 1 and content[0]["type"] == "text"
-        return _without_none(
+        return without_none(
             type="tool_result",
             tool_use_id=self._id(result.id),
             content=(content[0]["text"] if is_text else content) if content else None,
@@ -209,17 +205,14 @@ class _Turns:
 
 
 def _image(image: Image) -> dict[str, Any]:
-    data, media_type = image.data, image.media_type
-    if data is None and image.url is not None and image.url.startswith("data:"):
-        head, _, data = image.url.partition(",")
-        media_type = head[5:].partition(";")[0]
-    if data is None:
+    found = image_bytes(image)
+    if found is None:
         return {"type": "image", "source": {"type": "url", "url": image.url or ""}}
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type or "image/png", "data": data}}
+    return {"type": "image", "source": {"type": "base64", "media_type": found[0], "data": found[1]}}
 
 
 def _document(file: File) -> dict[str, Any]:
-    return _without_none(type="document", source=_document_source(file), title=file.name)
+    return without_none(type="document", source=_document_source(file), title=file.name)
 
 
 def _document_source(file: File) -> dict[str, Any]:
@@ -242,7 +235,3 @@ def _plain_text(data: str) -> str:
         return base64.b64decode(data, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
         raise Unsupported("A text document must be UTF-8 in base64.", fix="Send it as text.") from error
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

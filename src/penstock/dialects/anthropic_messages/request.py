@@ -123,13 +123,6 @@ def read_count_head(body: bytes, path: str = "") -> RequestHead:
     return RequestHead(shape.model, False, True, body)
 
 
-def forwarded_body(head: RequestHead, model: str | None) -> bytes:
-    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
-    if model is None or model == head.model:
-        return head.body
-    return msgspec.json.encode({**head.fields, "model": _Raw(msgspec.json.encode(model))})
-
-
 def _check(messages: list[Any], max_tokens: int) -> None:
     if not messages:
         raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")

@@ -16,12 +16,11 @@ from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.base import foreign_extras
 from penstock.dialects.bedrock.wire import OWN
+from penstock.dialects.mapping import budget_of, image_bytes, without_none
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
 
-#: effort → thinking budget in tokens (no standard says it)
-BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 DEFAULT_MAX_TOKENS = 4096
 
 _DOCUMENTS = {
@@ -50,7 +49,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
         system = [*system, {"text": _asked_for_json(request.output.schema)}]
     if system:
         body["system"] = system
-    inference = _without_none(
+    inference = without_none(
         maxTokens=request.max_tokens,
         temperature=request.temperature,
         topP=request.top_p,
@@ -83,9 +82,7 @@ def _asked_for_json(schema: dict[str, Any] | None) -> str:
 def _add_thinking(
     request: ChatRequest, is_anthropic: bool, inference: dict[str, Any], more: dict[str, Any], dropped: list[str]
 ) -> None:
-    budget = request.reasoning_budget
-    if budget is None and request.reasoning_effort is not None:
-        budget = BUDGETS.get(request.reasoning_effort, BUDGETS["medium"])
+    budget = budget_of(request)
     if budget is None:
         return
     if not is_anthropic:
@@ -116,7 +113,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any], *, has_calls: bool) -
                 "toolSpec": {
                     "name": tool.name,
                     "inputSchema": {"json": {"type": "object", **(tool.parameters or {})}},
-                    **_without_none(description=tool.description or None),
+                    **without_none(description=tool.description or None),
                 }
             }
             for tool in request.tools
@@ -217,15 +214,8 @@ class _Turns:
 
 
 def _image(image: Image) -> dict[str, Any]:
-    data, media_type = image.data, image.media_type
-    if data is None and image.url is not None and image.url.startswith("data:"):
-        head, _, data = image.url.partition(",")
-        media_type = head[5:].partition(";")[0]
-    if data is None:
+    found = image_bytes(image)
+    if found is None:
         raise Unsupported("Bedrock fetches no images.", fix="Send the image's bytes.")
-    kind = (media_type or "image/png").rpartition("/")[2]
+    kind, data = found[0].rpartition("/")[2], found[1]
     return {"image": {"format": "jpeg" if kind == "jpg" else kind, "source": {"bytes": data}}}
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

@@ -14,12 +14,10 @@ from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.base import foreign_extras
 from penstock.dialects.cohere.wire import OWN
+from penstock.dialects.mapping import budget_of, image_url, without_none
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
-
-#: effort → thinking budget in tokens (no standard says it); 0 thinks nothing
-BUDGETS = {"none": 0, "minimal": 1024, "low": 4096, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 
 
 def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
@@ -32,7 +30,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
         "model": target.model or request.model,
         "messages": messages,
         "stream": request.stream,
-        **_without_none(
+        **without_none(
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             p=request.top_p,
@@ -47,9 +45,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     if request.output is not None:
         schema = {"json_schema": request.output.schema} if request.output.schema else {}
         body["response_format"] = {"type": "json_object", **schema}
-    budget = request.reasoning_budget
-    if budget is None and request.reasoning_effort is not None:
-        budget = BUDGETS.get(request.reasoning_effort, BUDGETS["medium"])
+    budget = budget_of(request)
     if budget is not None:
         body["thinking"] = {"type": "enabled", "token_budget": budget} if budget > 0 else {"type": "disabled"}
     for name in ("user", "parallel_tool_calls"):
@@ -67,7 +63,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
     body["tools"] = [
         {
             "type": "function",
-            "function": _without_none(
+            "function": without_none(
                 name=tool.name,
                 description=tool.description,
                 parameters=tool.parameters or {"type": "object", "properties": {}},
@@ -136,13 +132,8 @@ def _part(part: ContentPart) -> dict[str, Any]:
         case File(text=str() as text):
             return {"type": "text", "text": text}
         case Image():
-            url = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
-            return {"type": "image_url", "image_url": {"url": url}}
+            return {"type": "image_url", "image_url": {"url": image_url(part)}}
         case Audio() | File():
             kind = "audio" if isinstance(part, Audio) else "document of this kind"
             raise Unsupported(f"Cohere takes no {kind}.", fix="Send its text.")
     raise Unsupported(f"Cohere takes no {type(part).__name__.lower()} in a user's message.")
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

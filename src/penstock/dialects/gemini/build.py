@@ -17,6 +17,7 @@ from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolChoice, ToolResult
 from penstock.dialects.base import call_names, foreign_extras
 from penstock.dialects.gemini.wire import OWN, call_args, is_fetched
+from penstock.dialects.mapping import without_none
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -74,11 +75,11 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
 
 
 def _declaration(tool: Any) -> dict[str, Any]:
-    return _without_none(name=tool.name, description=tool.description, parametersJsonSchema=tool.parameters)
+    return without_none(name=tool.name, description=tool.description, parametersJsonSchema=tool.parameters)
 
 
 def _calling(choice: ToolChoice) -> dict[str, Any]:
-    return _without_none(mode=_MODES[choice.mode], allowedFunctionNames=[choice.name] if choice.name else None)
+    return without_none(mode=_MODES[choice.mode], allowedFunctionNames=[choice.name] if choice.name else None)
 
 
 def _generation(request: ChatRequest, target: Target) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _generation(request: ChatRequest, target: Target) -> dict[str, Any]:
             fix="Send fewer.",
         )
     output = request.output
-    return _without_none(
+    return without_none(
         temperature=request.temperature,
         topP=request.top_p,
         topK=request.top_k,
@@ -215,7 +216,7 @@ def _file(file: File) -> dict[str, Any]:
     if file.data is not None or file.url is not None:
         return _media(file, "file", "application/pdf")
     if file.file_id is not None and is_fetched(file.file_id):
-        return {"fileData": _without_none(mimeType=file.media_type, fileUri=file.file_id)}
+        return {"fileData": without_none(mimeType=file.media_type, fileUri=file.file_id)}
     raise Unsupported("A file is known only to the provider that it was given to.", fix="Send the file's bytes.")
 
 
@@ -230,13 +231,9 @@ def _media(given: Image | File, what: str, default: str) -> dict[str, Any]:
         head, _, rest = url.partition(",")
         return _blob(rest, head[5:].partition(";")[0] or given.media_type or default)
     if is_fetched(url):
-        return {"fileData": _without_none(mimeType=given.media_type, fileUri=url)}
+        return {"fileData": without_none(mimeType=given.media_type, fileUri=url)}
     raise Unsupported(f"Gemini does not fetch the {what} at an address.", param="messages", fix="Send its bytes.")
 
 
 def _blob(data: str, media_type: str) -> dict[str, Any]:
     return {"inlineData": {"mimeType": media_type, "data": data}}
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

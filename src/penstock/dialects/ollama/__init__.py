@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
+from penstock.dialects.mapping import renamed_body
 
 
 class Ollama:
@@ -48,7 +49,7 @@ class Ollama:
         return HttpRequest("POST", base(target) + "/api/chat", _headers(target), body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
-        body = request.forwarded_body(head, target.model)
+        body = renamed_body(head, target.model)
         return HttpRequest("POST", base(target) + self.path, _headers(target), body)
 
 

@@ -14,6 +14,7 @@ from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.base import call_names, foreign_extras
+from penstock.dialects.mapping import effort_of, image_bytes, without_none
 from penstock.dialects.ollama.wire import OWN
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _THINK: dict[str, bool | str] = {
     "xhigh": "high",
     "max": "max",
 }
-#: a budget in tokens → the nearest word (no standard says it)
-_BUDGETS = ((0, "none"), (4096, "low"), (8192, "medium"))
 
 
 def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
@@ -48,7 +47,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     own = dict(request.extras.get(OWN, {}))
     options = {
         **own.pop("options", {}),
-        **_without_none(
+        **without_none(
             num_predict=request.max_tokens,
             temperature=request.temperature,
             top_p=request.top_p,
@@ -72,10 +71,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
 
 
 def _think(request: ChatRequest) -> bool | str | None:
-    effort = request.reasoning_effort
-    if effort is None and request.reasoning_budget is not None:
-        budget = request.reasoning_budget
-        effort = next((word for limit, word in _BUDGETS if budget <= limit), "high")
+    effort = effort_of(request)
     return None if effort is None else _THINK.get(effort, True)
 
 
@@ -92,7 +88,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any], dropped: list[str]) -
     body["tools"] = [
         {
             "type": "function",
-            "function": _without_none(
+            "function": without_none(
                 name=tool.name,
                 description=tool.description,
                 parameters=tool.parameters or {"type": "object", "properties": {}},
@@ -121,7 +117,7 @@ def _result(result: ToolResult, names: dict[str, str]) -> dict[str, Any]:
     if result.is_error:  # this wire has no field for a tool's failure
         shown["content"] = f"Error: {shown['content']}"
     name = result.name or names.get(result.id)
-    return {**shown, **_without_none(tool_name=name, tool_call_id=result.id or None)}
+    return {**shown, **without_none(tool_name=name, tool_call_id=result.id or None)}
 
 
 def _plain(role: str, parts: list[ContentPart], name: str | None) -> dict[str, Any]:
@@ -160,12 +156,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _image(image: Image) -> str:
-    if image.data is not None:
-        return image.data
-    if image.url is not None and image.url.startswith("data:"):
-        return image.url.partition(",")[2]
+    found = image_bytes(image)
+    if found is not None:
+        return found[1]
     raise Unsupported("Ollama fetches no images.", fix="Send the image's bytes.")
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

@@ -97,13 +97,6 @@ def read_head(body: bytes, path: str = "") -> RequestHead:
     return RequestHead(shape.model, shape.stream is not False, True, body)
 
 
-def forwarded_body(head: RequestHead, model: str | None) -> bytes:
-    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
-    if model is None or model == head.model:
-        return head.body
-    return msgspec.json.encode({**head.fields, "model": msgspec.Raw(msgspec.json.encode(model))})
-
-
 def parse_request(body: bytes, path: str = "") -> ChatRequest:
     given = decode_body(_request, body)
     for name in _OWN_FORMS:

@@ -10,6 +10,7 @@ from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolChoice, ToolResult
 from penstock.dialects.base import foreign_extras
+from penstock.dialects.mapping import effort_of, image_url, without_none
 from penstock.dialects.openai_chat.encode import written_call
 from penstock.dialects.openai_chat.profiles import Profile, profile_of
 
@@ -65,7 +66,7 @@ def _add_knobs(request: ChatRequest, profile: Profile, body: dict[str, Any], dro
 
 def _add_reasoning(request: ChatRequest, profile: Profile, body: dict[str, Any], dropped: list[str]) -> None:
     budget = request.reasoning_budget
-    effort = request.reasoning_effort or _effort(budget)
+    effort = effort_of(request)
     if effort is None:
         return
     is_on = effort != "none"
@@ -102,7 +103,7 @@ def _add_tools(request: ChatRequest, profile: Profile, body: dict[str, Any], dro
     body["tools"] = [
         {
             "type": "function",
-            "function": _without_none(
+            "function": without_none(
                 name=tool.name,
                 description=tool.description,
                 parameters=tool.parameters or {"type": "object", "properties": {}},
@@ -125,7 +126,7 @@ def _add_output(request: ChatRequest, profile: Profile, body: dict[str, Any]) ->
     if output is None:
         return
     if output.kind == "schema" and profile.schema:
-        schema = _without_none(name=output.name or "reply", schema=output.schema, strict=output.strict)
+        schema = without_none(name=output.name or "reply", schema=output.schema, strict=output.strict)
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return
     body["response_format"] = {"type": "json_object"}
@@ -220,8 +221,7 @@ def _part(part: ContentPart) -> dict[str, Any] | None:
         case Text():
             return {"type": "text", "text": part.text}
         case Image():
-            url = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
-            return {"type": "image_url", "image_url": _without_none(url=url, detail=part.detail)}
+            return {"type": "image_url", "image_url": without_none(url=image_url(part), detail=part.detail)}
         case Audio():
             return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}}
         case File(text=str() as text):
@@ -234,7 +234,7 @@ def _part(part: ContentPart) -> dict[str, Any] | None:
             )
         case File():
             data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}" if part.data else None
-            return {"type": "file", "file": _without_none(file_data=data, file_id=part.file_id, filename=part.name)}
+            return {"type": "file", "file": without_none(file_data=data, file_id=part.file_id, filename=part.name)}
     return None
 
 
@@ -242,17 +242,3 @@ def _tool_choice(choice: ToolChoice, profile: Profile) -> Any:
     if choice.mode == "tool":
         return {"type": "function", "function": {"name": choice.name}}
     return profile.required if choice.mode == "any" else choice.mode
-
-
-def _effort(budget: int | None) -> str | None:
-    """A token budget → the nearest word (no standard says it)."""
-    if budget is None:
-        return None
-    for limit, word in ((0, "none"), (1024, "minimal"), (4096, "low"), (8192, "medium")):
-        if budget <= limit:
-            return word
-    return "high"
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

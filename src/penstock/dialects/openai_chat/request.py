@@ -25,6 +25,7 @@ from penstock.canon.request import (
     ToolResult,
 )
 from penstock.dialects.base import RequestHead, decode_body, finished_call, load_extras
+from penstock.dialects.mapping import split_data_url
 from penstock.dialects.openai_chat.thoughts import read_thoughts
 from penstock.dialects.openai_chat.tools import call_signature
 
@@ -276,18 +277,16 @@ def _image(given: dict[str, Any]) -> Image:
     image = given["image_url"]
     url = _string(image if isinstance(image, str) else image["url"])
     detail = None if isinstance(image, str) else image.get("detail")
-    if url.startswith("data:"):
-        head, _, data = url.partition(",")
-        return Image(data=data, media_type=head[5:].partition(";")[0], detail=detail)
+    if (found := split_data_url(url)) is not None:
+        return Image(data=found[1], media_type=found[0], detail=detail)
     return Image(url=url, detail=detail)
 
 
 def _file(given: dict[str, Any]) -> File:
     file = given["file"]
     data, media_type = file.get("file_data"), None
-    if _string(data or file["file_id"]).startswith("data:"):
-        head, _, data = data.partition(",")
-        media_type = head[5:].partition(";")[0]
+    if (found := split_data_url(_string(data or file["file_id"]))) is not None:
+        media_type, data = found
     return File(data=data, file_id=file.get("file_id"), media_type=media_type, name=file.get("filename"))
 
 

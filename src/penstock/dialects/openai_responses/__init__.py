@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
+from penstock.dialects.mapping import renamed_body
 
 
 class OpenAIResponses:
@@ -43,7 +44,7 @@ class OpenAIResponses:
         return HttpRequest("POST", endpoint(target, self.path), _headers(target, request.stream), body, dropped)
 
     def forward_request(self, head: RequestHead, target: Target, headers: Mapping[str, str]) -> HttpRequest:
-        body = request.forwarded_body(head, target.model)
+        body = renamed_body(head, target.model)
         passed = tuple((name, headers[name]) for name in _FORWARDED if name in headers)
         return HttpRequest("POST", endpoint(target, self.path), _headers(target, head.stream) + passed, body)
 

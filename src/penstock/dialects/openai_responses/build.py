@@ -14,13 +14,11 @@ from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
 from penstock.dialects.base import foreign_extras
+from penstock.dialects.mapping import effort_of, image_url, without_none
 from penstock.dialects.openai_responses.wire import OWN, split_thought_signature
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
-
-#: a budget in tokens → the nearest word (no standard says it)
-_BUDGETS = ((0, "none"), (1024, "minimal"), (4096, "low"), (8192, "medium"))
 
 
 def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, ...]]:
@@ -40,12 +38,12 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
             system += [part.text for part in message.parts if isinstance(part, Text)]
         else:
             items += _items(message, dropped)
-    effort = request.reasoning_effort or _effort(request.reasoning_budget)
+    effort = effort_of(request)
     body: dict[str, Any] = {
         "model": target.model or request.model,
         "input": items,
         "store": False,
-        **_without_none(
+        **without_none(
             instructions="\n\n".join(system) or None,
             stream=request.stream or None,
             max_output_tokens=request.max_tokens,
@@ -62,7 +60,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     _add_tools(request, body)
     if request.output is not None:
         output = request.output
-        named = _without_none(
+        named = without_none(
             type="json_schema", name=output.name or "reply", schema=output.schema, strict=output.strict
         )
         body["text"] = {"format": {"type": "json_object"} if output.kind == "json" else named}
@@ -79,7 +77,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
             "name": tool.name,
             "parameters": tool.parameters or {"type": "object", "properties": {}},
             "strict": bool(tool.strict),
-            **_without_none(description=tool.description),
+            **without_none(description=tool.description),
         }
         for tool in request.tools
     ]
@@ -129,7 +127,7 @@ def _thought(part: Reasoning) -> dict[str, Any] | None:
         return None
     id_, encrypted = split_thought_signature(part.signature)
     summary = [{"type": "summary_text", "text": part.text}] if part.text else []
-    return {"type": "reasoning", "summary": summary, "encrypted_content": encrypted, **_without_none(id=id_)}
+    return {"type": "reasoning", "summary": summary, "encrypted_content": encrypted, **without_none(id=id_)}
 
 
 def _shown(result: ToolResult) -> str | list[dict[str, Any]]:
@@ -148,8 +146,7 @@ def _part(part: ContentPart, role: str) -> dict[str, Any]:
         case Refusal():
             return {"type": "refusal", "refusal": part.text}
         case Image() if role != "assistant":
-            url = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
-            return {"type": "input_image", "image_url": url, "detail": part.detail or "auto"}
+            return {"type": "input_image", "image_url": image_url(part), "detail": part.detail or "auto"}
         case Audio() if role != "assistant":
             return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}}
         case File(text=str() as text):
@@ -162,16 +159,6 @@ def _part(part: ContentPart, role: str) -> dict[str, Any]:
             data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}" if part.data else None
             return {
                 "type": "input_file",
-                **_without_none(file_data=data, file_url=part.url, file_id=part.file_id, filename=part.name),
+                **without_none(file_data=data, file_url=part.url, file_id=part.file_id, filename=part.name),
             }
     raise Unsupported(f"This dialect takes no {type(part).__name__.lower()} in an assistant's message.")
-
-
-def _effort(budget: int | None) -> str | None:
-    if budget is None:
-        return None
-    return next((word for limit, word in _BUDGETS if budget <= limit), "high")
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

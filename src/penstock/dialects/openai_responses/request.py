@@ -26,6 +26,7 @@ from penstock.canon.request import (
     ToolResult,
 )
 from penstock.dialects.base import RequestHead, decode_body, finished_call
+from penstock.dialects.mapping import split_data_url
 from penstock.dialects.openai_responses.wire import OWN
 from penstock.dialects.signatures import split_id, unmarked
 
@@ -133,13 +134,6 @@ _STATEFUL = {
 def read_head(body: bytes, path: str = "") -> RequestHead:
     shape = decode_body(_shape, body)
     return RequestHead(shape.model, bool(shape.stream), True, body)
-
-
-def forwarded_body(head: RequestHead, model: str | None) -> bytes:
-    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
-    if model is None or model == head.model:
-        return head.body
-    return msgspec.json.encode({**head.fields, "model": _Raw(msgspec.json.encode(model))})
 
 
 def parse_request(body: bytes, path: str = "") -> ChatRequest:
@@ -253,17 +247,15 @@ def _image(part: _Part, path: str) -> Image:
     url = part.image_url
     if url is None:
         raise Unsupported("A file is known only to its own provider.", param=path, fix="Send the image's bytes.")
-    if url.startswith("data:"):
-        head, _, data = url.partition(",")
-        return Image(data=data, media_type=head[5:].partition(";")[0], detail=part.detail)
+    if (found := split_data_url(url)) is not None:
+        return Image(data=found[1], media_type=found[0], detail=part.detail)
     return Image(url=url, detail=part.detail)
 
 
 def _file(part: _Part, path: str) -> File:
     data, media_type = part.file_data, None
-    if data is not None and data.startswith("data:"):
-        head, _, data = data.partition(",")
-        media_type = head[5:].partition(";")[0]
+    if (found := split_data_url(data or "")) is not None:
+        media_type, data = found
     if data is None and part.file_url is None and part.file_id is None:
         raise InvalidRequest(f"`{path}` holds no file.", param=path, fix="Send file_data.")
     return File(data=data, url=part.file_url, file_id=part.file_id, media_type=media_type, name=part.filename)
