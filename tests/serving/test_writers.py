@@ -1,8 +1,9 @@
-"""What a client gets of each batch: the upstream's own bytes but for three edits, or a translation."""
+"""What a client gets of each batch: the upstream's own bytes but for four edits, or a translation."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.corpus import Recording, each
 from tests.dialects.chat_wire import USAGE, chunk, sse
 from tests.streams.replies import DONE, END, ERROR, HEL, LO, PING, ROLE, Break, Hang, reply_to, script
 from tests.virtual_clock import on_virtual_time
+from tests.wires import sse_frames
 
 CHAT, MESSAGES = "openai-chat", "anthropic-messages"
 USAGE_CHUNK = sse(chunk(choices=[], usage=USAGE))
@@ -88,6 +90,45 @@ def test_c10_a_recorded_message_passes_byte_for_byte(recording: Recording):
     assert written.startswith(begin + last)
     assert written.removeprefix(begin + last).strip() == b""
     assert written.endswith(b"\n\n"), "some recordings stop short of their last line end"
+
+
+# --- the names of events ---------------------------------------------------------------------------------------------
+
+
+@each(MESSAGES)
+def test_c10_events_that_lost_their_names_are_given_them(recording: Recording):
+    """Pathology 38: somebody on the way strips `event:` lines, and Anthropic's SDKs skip events without a name."""
+    data = recording.data.replace(b"\r\n", b"\n")
+    stripped = re.sub(rb"^event:.*\n", b"", data, flags=re.MULTILINE)
+    if b"data:" not in stripped or stripped == data:
+        return  # a document
+    assert events_of(relay(*cut(stripped, 1000), name=MESSAGES)) == events_of(relay(*cut(data, 1000), name=MESSAGES))
+
+
+def events_of(wire: bytes) -> list[tuple[str | None, str | None]]:
+    return [(event, data) for event, data in sse_frames(wire.rstrip() + b"\n\n") if event or data]
+
+
+@pytest.mark.parametrize("alias", [None, "mine"])
+def test_c10_a_name_that_was_lost_is_the_only_thing_that_is_added(alias: str | None):
+    start = b'data: {"type": "message_start", "message": {"id": "m", "model": "%b", "new": 1}}\n\n'
+    after: list[tuple[bytes, bytes]] = [
+        (b"", b": hi\n\n"),
+        (
+            b"event: content_block_start\n",
+            b'data:{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n',
+        ),
+        (
+            b"event: content_block_delta\n",
+            b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n',
+        ),
+        (b"event: new_event\n", b'data: {"type":"new_event"}\n\n'),
+        (b"", b'data: {"type":"no: name"}\n\n'),
+        (b"event: message_stop\n", b'data: {"type":"message_stop"}\n\n'),
+    ]
+    lost = [b"\xef\xbb\xbf" + start % b"real", *(event for _, event in after)]
+    named = [b"event: message_start\n" + start % (alias or "real").encode(), *(name + event for name, event in after)]
+    assert relay(*lost, name=MESSAGES, alias=alias) == b"".join(named)
 
 
 # --- the terminator --------------------------------------------------------------------------------------------------

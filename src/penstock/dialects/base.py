@@ -41,6 +41,7 @@ class Mark(Enum):
     TERMINATOR = "terminator"  # the dialect's last word: passed once, on a proved ending
     ERROR = "error"  # the provider's own error: passed, and nothing after it
     AFTER = "after"  # came after the end: dropped
+    NAMELESS = "nameless"  # an event whose name is in its data alone, where clients go by names: it is given its name
 
 
 class RequestHead(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
 """What a client gets of each batch: the upstream's own bytes, or a translation.
 
-`Verbatim` is for a stream that already is in the client's dialect: frames pass byte for byte but for C10's three edits
+`Verbatim` is for a stream that already is in the client's dialect: frames pass byte for byte but for C10's four edits
 (the model's name where it is mapped, the usage frame that the client did not ask for, the terminator exactly once and
-only on a proved ending). `Translated` encodes events. Both are told of the end by `end()`, of a failure by `failed()`.
+only on a proved ending, the name of an event that has lost it). `Translated` encodes events. Both are told of the end
+by `end()`, of a failure by `failed()`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.canon.errors import StreamedError
-from penstock.dialects.base import Mark, Resumable
+from penstock.dialects.base import Mark, Resumable, load_json
 
 if TYPE_CHECKING:
     from penstock.canon.errors import PenstockError
@@ -62,6 +63,15 @@ def _shallow(raw: bytes, sought: _Key) -> re.Match[bytes] | None:
     return None
 
 
+def _named(raw: bytes, frame: Frame) -> bytes:
+    """The event with the name that its data tell, and that a client goes by."""
+    found = load_json(frame.data or b"")
+    name = found.get("type") if isinstance(found, dict) else None
+    if not isinstance(name, str) or not name.isidentifier():
+        return raw
+    return b"event: %b\n%b" % (name.encode(), raw.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
+
+
 class Verbatim:
     """`alias` is the name that the client knows the model by, None where it is the upstream's own."""
 
@@ -72,6 +82,7 @@ class Verbatim:
         self._alias = alias
         self._terminated = False
         self._said_error = False
+        self._lacks_names = False
         self._last: list[Frame] = []
 
     def write(self, batch: Batch) -> bytes:
@@ -90,9 +101,12 @@ class Verbatim:
             self._terminated = True
         elif mark is Mark.ERROR:
             self._said_error = True
-        if self._alias is None or frame.data is None:
+        elif mark is Mark.NAMELESS:
+            self._lacks_names = True
+        if frame.data is None:
             return frame.raw
-        return rename_model(frame.raw, self._alias, self._dialect.model_key)
+        raw = frame.raw if self._alias is None else rename_model(frame.raw, self._alias, self._dialect.model_key)
+        return _named(raw, frame) if self._lacks_names and frame.event is None else raw
 
     def end(self) -> bytes:
         if self._terminated:

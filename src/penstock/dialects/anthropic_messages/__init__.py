@@ -32,7 +32,8 @@ class AnthropicMessages:
     heartbeat = encode.HEARTBEAT
     terminator = encode.TERMINATOR
     model_key = "model"
-    mended_profiles: frozenset[str] = frozenset()
+    #: llama.cpp's own stream opens a tool call without its `input`, which clients fill
+    mended_profiles = frozenset({"llamacpp"})
 
     read_head = staticmethod(request.read_head)
     parse_request = staticmethod(request.parse_request)

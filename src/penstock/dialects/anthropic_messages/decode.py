@@ -227,7 +227,7 @@ class StreamDecoder(_Message):
             block = self._open.get(said.index)
             if block is None or delta.type != block.speech:
                 self._other_delta(said, delta, data, events)
-                return None
+                return _lacking(frame)
             text = delta.text
             if text is None:
                 text = delta.thinking
@@ -236,12 +236,12 @@ class StreamDecoder(_Message):
             if text and type(text) is str:
                 block.pieces.append(text)
                 events.append(Delta(block.i, text))
-            return None
+            return None if frame.event is not None else Mark.NAMELESS
         kind = said.type or frame.event or ""
         if kind == "error" or frame.event == "error" or (said.error is not None and kind not in _EVENTS):
             raise streamed_error(load_json(data))
         read = _EVENTS.get(kind)
-        return read(self, said, events) if read is not None else None
+        return (read(self, said, events) if read is not None else None) or _lacking(frame)
 
     def _is_alive(self, source: str, events: list[Event]) -> None:
         if self._is_started:
@@ -372,6 +372,11 @@ class DocumentDecoder(_Message):
         )
         self.proved = message.get("type") == "message" and self._stop_reason is not None
         self.done = True
+
+
+def _lacking(frame: Frame) -> Mark | None:
+    """Event lines that somebody on the way took away: our own reading needs none, Anthropic's SDKs do."""
+    return None if frame.event is not None else Mark.NAMELESS
 
 
 def word(value: Any) -> str | None:
