@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.usage import UsageError
+from penstock.dialects import DIALECTS
 
 
 def ask(
@@ -20,7 +21,7 @@ def ask(
         str | None, typer.Option(help="Ask this server; its URL usually ends in /v1.", metavar="URL")
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help="What that server speaks: openai-chat or anthropic-messages.")
+        str | None, typer.Option(help=f"What that server speaks: {', '.join(sorted(DIALECTS))}.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="The longest reply, in tokens.")] = None,

@@ -12,21 +12,26 @@ from typing import Annotated
 import typer
 
 from penstock.cli.usage import UsageError
+from penstock.dialects import DIALECTS
 
 
 def serve(
     upstream: Annotated[
         str | None, typer.Option(help="Ask this one server; its URL usually ends in /v1. Needs no file.", metavar="URL")
     ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Ask this provider, as `penstock providers` names it. Needs no file.", metavar="NAME"),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Read this YAML file.", metavar="FILE")] = None,
     host: Annotated[str | None, typer.Option(help="Listen here. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port; 0 takes a free one. [default: 8066]")] = None,
     dialect: Annotated[
         str | None,
-        typer.Option(help="What --upstream speaks: openai-chat or anthropic-messages. [default: openai-chat]"),
+        typer.Option(help=f"What --upstream speaks: {', '.join(sorted(DIALECTS))}. [default: openai-chat]"),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="What kind of server --upstream is: llamacpp, openai.", metavar="NAME")
+        str | None, typer.Option(help="What kind of server --upstream is: llamacpp, vllm, openai …", metavar="NAME")
     ] = None,
     key_env: Annotated[
         str | None, typer.Option(help="The environment variable that holds --upstream's key.", metavar="VAR")
@@ -43,13 +48,13 @@ def serve(
     from penstock.serving.server import address_of, bind, run
     from penstock.transport.http1 import Http1Transport
 
-    if upstream is None and config is None:
-        raise UsageError("There is nobody to ask.", fix="Give --upstream URL, or --config FILE.")
+    if upstream is None and provider is None and config is None:
+        raise UsageError("There is nobody to ask.", fix="Give --upstream URL, --provider NAME or --config FILE.")
     if upstream is None and (dialect or profile or key_env):
         raise UsageError("--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well.")
     given = read(config)
-    if upstream is not None:
-        entry = {"url": upstream, "dialect": dialect, "profile": profile, "key_env": key_env}
+    if upstream is not None or provider is not None:
+        entry = {"url": upstream, "provider": provider, "dialect": dialect, "profile": profile, "key_env": key_env}
         given["upstreams"] = {"upstream": {key: value for key, value in entry.items() if value is not None}}
         given["models"] = {"*": "upstream"}
     if host is not None:
