@@ -118,12 +118,19 @@ each_sse_case = pytest.mark.parametrize(
 
 CAPTURES = CORPUS.parent / "captures"
 
-_PATHS = {"openai-chat": "/v1/chat/completions", "anthropic-messages": "/v1/messages"}
+_PATHS = {
+    "openai-chat": "/v1/chat/completions",
+    "anthropic-messages": "/v1/messages",
+    "openai-responses": "/v1/responses",
+    "gemini": "/v1/models/tiny:streamGenerateContent",
+    "ollama": "/api/chat",
+}
 
 
 class Capture(Struct, frozen=True):
     client: str
     body: bytes
+    path: str = ""
 
 
 @cache
@@ -136,5 +143,6 @@ def captures(dialect: str) -> tuple[Capture, ...]:
             body = json.dumps(seen["body"], separators=(",", ":"), ensure_ascii=False).encode()
             spaced = json.dumps(seen["body"]).encode()
             if seen["path"].partition("?")[0] == _PATHS[dialect] and seen["body_bytes"] in (len(body), len(spaced)):
-                found.append(Capture(dict(seen["headers"]).get("user-agent", path.stem), body))
+                client = dict(seen["headers"]).get("user-agent", path.stem)
+                found.append(Capture(client, body, seen["path"]))
     return tuple(found)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import penstock
+from penstock.dialects import CLIENT_DIALECTS
+from penstock.testing.checks import written
+from penstock.testing.samples import AWKWARD, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,3 +138,10 @@ def test_every_public_name_exists() -> None:
         assert getattr(penstock, name) is not None
     with pytest.raises(AttributeError):
         penstock.nothing_of_the_kind  # noqa: B018
+
+
+@pytest.mark.parametrize("dialect", sorted(CLIENT_DIALECTS))
+@pytest.mark.parametrize("sizes", [None, 1, 7])
+def test_c3_replay_reads_every_dialect(dialect: str, sizes: int | None) -> None:
+    data = written(dialect, SAMPLES["awkward text"])
+    assert penstock.replay(data, dialect=dialect, sizes=sizes).response.text == AWKWARD
