@@ -142,8 +142,10 @@ def test_c6_moments_are_those_of_the_network_reads(pair: Pair, upstream: Upstrea
     asked = gateway.ask(pair)
     asked.body()
     record = gateway.record(asked.request_id)
-    assert record["ttfb_ms"] < 80 <= record["ttft_ms"] < 230
-    assert 150 <= record["itl_max_ms"] <= record["duration_ms"] - 80
+    # Each pause less what a read may have come late, on a machine that does other things as well.
+    assert record["ttfb_ms"] + 40 <= record["ttft_ms"]
+    assert 100 <= record["itl_max_ms"]
+    assert record["ttft_ms"] + record["itl_max_ms"] <= record["duration_ms"] + 1
     # Two tokens came after the first content: nobody's clock but ours, over the time that they took.
     assert record["timings_source"] == "client"
     assert record["generation_tps"] == pytest.approx(2000 / record["itl_max_ms"], rel=0.01)
