@@ -10,6 +10,7 @@ import pytest
 from penstock.canon.errors import (
     Cancelled,
     ConnectError,
+    ContextTooLong,
     Forbidden,
     InvalidRequest,
     KeyRejected,
@@ -137,3 +138,14 @@ def test_an_error_of_ours_says_its_fix_and_a_providers_keeps_its_words():
 def test_an_error_survives_being_written_and_read():
     error = read(529, DIALECT.write_error(Overloaded("Busy", status=529), "req_1"))
     assert (type(error), error.message) == (Overloaded, "Busy")
+
+
+@pytest.mark.parametrize("message", ["The context is 4096.", "Prompt is too long: 5000 tokens > 4096 maximum"])
+def test_a_prompt_that_is_too_long_is_said_in_the_words_that_clients_know(message: str):
+    """Anthropic has no code for it: Claude Code goes by these words (seen 2026-11)."""
+    error = ContextTooLong(message, status=400, type="invalid_request_error", code="context_length_exceeded")
+    said = json.loads(DIALECT.write_error(error, "req_1"))["error"]
+    assert said["type"] == "invalid_request_error"
+    assert said["message"].lower().startswith("prompt is too long")
+    assert said["message"].count("too long") == 1
+    assert message in said["message"]

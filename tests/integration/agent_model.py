@@ -133,8 +133,9 @@ def answer(exchange: Exchange) -> Answer:
 
 
 def _reply(asked: Heard, text: str, tool: str | None = None, arguments: JSON | None = None) -> Answer:
-    assert asked.is_streamed, "agents stream"
     raw = json.dumps(arguments)
+    if not asked.is_streamed:
+        return _document(text, tool, raw)
     stop = "stop" if tool is None else "tool_calls"
     if asked.dialect == "ollama":
         lines = [{"content": text}] if tool is None else [_ollama_call(text, tool, arguments)]
@@ -148,6 +149,18 @@ def _named(*frames: bytes) -> Answer:
     """Replies have ids of their own: Claude Code takes those of one id for one message."""
     id_ = b"-" + uuid4().hex.encode()
     return sse(*(re.sub(rb'"(chatcmpl-|msg_)7"', rb'"\g<1>7' + id_ + b'"', frame) for frame in frames))
+
+
+def _document(text: str, tool: str | None, raw: str) -> Answer:
+    """Of the chat dialect: Claude Code asks without a stream after one that broke."""
+    message: JSON = {"role": "assistant", "content": text}
+    if tool is not None:
+        call = {"id": "call_1", "type": "function", "function": {"name": tool, "arguments": raw}}
+        message["tool_calls"] = [call]
+    choice = {"index": 0, "message": message, "finish_reason": "stop" if tool is None else "tool_calls"}
+    head = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion", "created": 7, "model": "real-1"}
+    usage = {"prompt_tokens": 90, "completion_tokens": 12, "total_tokens": 102}
+    return document(json.dumps({**head, "choices": [choice], "usage": usage}).encode())
 
 
 _NDJSON = "application/x-ndjson"
@@ -220,3 +233,20 @@ def answer_with_two_calls(exchange: Exchange) -> Answer:
         for k, piece in enumerate(halves)
     ]
     return _named(*CHAT.opening(), *names, *pieces, *CHAT.closing((90, 12), "tool_calls"))
+
+
+# --- ones that fail first ---------------------------------------------------------------------------------------------
+
+
+def broken_answer(exchange: Exchange) -> Answer:
+    return sse(*CHAT.opening(), CHAT.text("I lo"), end="cut")
+
+
+def slow_down(exchange: Exchange) -> Answer:
+    body = CHAT.error_body("rate_limit_error", "Too fast.")
+    return document(body, status=429, retry_after="1")
+
+
+def too_long(exchange: Exchange) -> Answer:
+    error = {"message": "The context is 4096.", "type": "invalid_request_error", "code": "context_length_exceeded"}
+    return document(json.dumps({"error": error}).encode(), status=400)

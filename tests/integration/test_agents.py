@@ -32,10 +32,13 @@ from tests.integration.agent_model import (
     Heard,
     answer,
     answer_with_two_calls,
+    broken_answer,
     heard,
+    slow_down,
     thinking_answer,
+    too_long,
 )
-from tests.upstreams import Upstream
+from tests.upstreams import Choose, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,3 +236,27 @@ def test_claude_code_answers_calls_that_came_in_turns(
     assert calls == list(COMMANDS.items())
     results = {piece.id: piece.text.strip() for piece in second.results}
     assert results == {"call_a": "the sea is deep", "call_b": "seen twice"}
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat"], indirect=True)
+@pytest.mark.parametrize(("failing", "outcome"), [(broken_answer, "truncated"), (slow_down, "upstream_error")])
+def test_c4_claude_code_knows_a_failure_and_goes_on(
+    failing: Choose, outcome: str, gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path
+) -> None:
+    """A stream that was cut is no reply to it, and a limit is waited for: it asks again."""
+    upstream.answers(lambda exchange: failing(exchange) if exchange is upstream.exchanges[0] else answer(exchange))
+    agent = Agent(gateway, tmp_path)
+    (agent.work / "note.txt").write_text("the sea is deep\n")
+    assert agent.claude_code(FIRST, is_first=True).strip() == "The note says: the sea is deep"
+    records = until(lambda: len(found := gateway.records()) >= 3 and found, "a record per call")
+    assert [record["outcome"] for record in records] == [outcome, "complete", "complete"]
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat"], indirect=True)
+def test_claude_code_knows_a_prompt_that_is_too_long(
+    gateway: Gateway, upstream: Upstream, dialect: str, tmp_path: Path
+) -> None:
+    upstream.answers(too_long)
+    agent = Agent(gateway, tmp_path)
+    with pytest.raises(AssertionError, match="Prompt is too long"):
+        agent.claude_code(FIRST, is_first=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from penstock.canon.errors import (
     Cancelled,
+    ContextTooLong,
     KeyRejected,
     Overloaded,
     PenstockError,
@@ -40,6 +41,9 @@ STATUSES: dict[str, int] = {
 }
 
 _TYPES = {status: type_ for type_, status in STATUSES.items()} | {408: "timeout_error", 503: "overloaded_error"}
+
+#: Anthropic has no code for it: these words are what its clients know it by (Claude Code, seen 2026-11).
+TOO_LONG = "prompt is too long"
 
 _MAX_BODY_BYTES = 64 * 1024
 
@@ -106,7 +110,10 @@ def error_type(error: PenstockError) -> str:
 def write_error(error: PenstockError, request_id: str | None) -> bytes:
     """The body of an error answer; its in-stream form carries the same object."""
     foreign = isinstance(error, StatusError | StreamedError)
-    said: dict[str, Any] = {"type": error_type(error), "message": error.message if foreign else str(error)}
+    message = error.message if foreign else str(error)
+    if isinstance(error, ContextTooLong) and not message.lower().startswith(TOO_LONG):
+        message = f"{TOO_LONG}: {message}"
+    said: dict[str, Any] = {"type": error_type(error), "message": message}
     if isinstance(error, StatusError | StreamedError) and isinstance(error.code, str):
         said["details"] = {"error_code": error.code}
     return msgspec.json.encode({"type": "error", "error": said, "request_id": request_id})
