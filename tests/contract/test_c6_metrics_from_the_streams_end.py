@@ -144,7 +144,7 @@ def test_c6_moments_are_those_of_the_network_reads(pair: Pair, upstream: Upstrea
     record = gateway.record(asked.request_id)
     # Each pause less what a read may have come late, on a machine that does other things as well.
     assert record["ttfb_ms"] + 40 <= record["ttft_ms"]
-    assert 100 <= record["itl_max_ms"]
+    assert record["itl_max_ms"] >= 100
     assert record["ttft_ms"] + record["itl_max_ms"] <= record["duration_ms"] + 1
     # Two tokens came after the first content: nobody's clock but ours, over the time that they took.
     assert record["timings_source"] == "client"
