@@ -17,6 +17,8 @@ from penstock.catalogue.catalogue import catalogue
 from penstock.config.load import check, parse_duration, parse_size
 from penstock.config.model import Config, Duration, Size
 from penstock.dialects import CLIENT_DIALECTS, DIALECTS
+from penstock.testing import FAULTS
+from penstock.testing.script import read_script
 from tests.processes import Running, run
 
 if TYPE_CHECKING:
@@ -122,3 +124,11 @@ def test_the_page_of_dialects_has_a_row_for_each() -> None:
         (row,) = re.findall(rf"^\| `{name}` \|([^|]*)\|", speaks, re.MULTILINE)
         assert bool(row.strip()) is (name in CLIENT_DIALECTS), name
         assert f"\n| `{name}` |" in becomes, name
+
+
+def test_the_page_of_the_laboratory_names_every_fault() -> None:
+    page = (ROOT / "docs/reference/laboratory.md").read_text(encoding="utf-8")
+    for name, row in FAULTS.items():
+        assert f"`{name}{'' if row.default is None else '-N'}`" in page, name
+    (script,) = blocks("docs/reference/laboratory.md", "yaml")
+    assert len(read_script(script).replies) == 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "ask", "demo", "providers", "models"])
+@pytest.mark.parametrize("command", ["serve", "worker", "ask", "demo", "providers", "models", "simulate"])
 def test_each_command_helps_with_an_example(command: str, tmp_path: Path) -> None:
     ended = run(command, "--help", cwd=tmp_path)
     assert ended.returncode == 0
@@ -61,6 +61,7 @@ def test_ask_reads_standard_input_and_prints_json(worker: Running, tmp_path: Pat
         (("serve",), 2, "There is nobody to ask."),
         (("serve", "--config", "nowhere.yaml"), 1, "Cannot read nowhere.yaml"),
         (("worker", "--demo", "--log", "loud"), 2, "--log does not know `loud`."),
+        (("simulate", "--script", "nowhere.yaml"), 2, "Cannot read nowhere.yaml"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:

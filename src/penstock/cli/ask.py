@@ -52,9 +52,11 @@ def ask(
                 ).decode()
             )
             return
-        for text in reply.text:
-            print(text, end="", flush=True)
-        print()
+        try:
+            for text in reply.text:
+                print(text, end="", flush=True)
+        finally:
+            print()  # what went wrong stands on a line of its own
         if sys.stderr.isatty():
             print(_footer(reply.response), file=sys.stderr)
 

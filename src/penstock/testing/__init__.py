@@ -1,1 +1,24 @@
-"""The kit for testing streams: what Penstock is tested with, for everybody else's tests as well."""
+"""The kit for testing streams: what Penstock is tested with, for everybody else's tests as well.
+
+`Upstream` is a server that misbehaves on purpose, `Reply` what it says; `checks` judges a dialect.
+"""
+
+from __future__ import annotations
+
+from penstock.testing.faults import FAULTS, Fault
+from penstock.testing.script import Call, Counts, Pace, Reply, Script, When, load_script
+from penstock.testing.upstream import Seen, Upstream
+
+__all__ = [
+    "FAULTS",
+    "Call",
+    "Counts",
+    "Fault",
+    "Pace",
+    "Reply",
+    "Script",
+    "Seen",
+    "Upstream",
+    "When",
+    "load_script",
+]
