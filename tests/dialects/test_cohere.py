@@ -72,6 +72,15 @@ def test_citations_are_kept():
     assert driven.response.parts == (Text("Hi", ({"start": 0, "end": 2},)),)
 
 
+@pytest.mark.parametrize("kind", [{"a": 1}, ["content-delta"], None, 7])
+def test_an_event_whose_type_is_no_text_is_passed_over(kind: Any):
+    """Found by fuzz/decoders.py."""
+    odd = {"type": kind, "delta": "no object"}
+    data = f"data: {json.dumps(START)}\n\ndata: {json.dumps(odd)}\n\ndata: {json.dumps(ending())}\n\n".encode()
+    driven = replayed("cohere", Recording("odd", data, "text/event-stream"))
+    assert driven.error is None
+
+
 @pytest.mark.parametrize(("reason", "status"), [("ERROR", 500), ("TIMEOUT", 504)])
 def test_c4_an_ending_that_is_a_failure(reason: str, status: int):
     driven = told(START, event("content-delta", 0, content={"text": "Hi"}), ending(reason, error="It broke."))

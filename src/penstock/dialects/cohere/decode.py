@@ -144,7 +144,7 @@ class StreamDecoder(_Reply):
         found = load_json(data)
         if found is None and (fixed := repaired(data)) is not None and load_json(fixed) is not None:
             return self.decode(Frame(frame.raw, fixed, frame.event), events)
-        if isinstance(found, dict) and found.get("type") not in _EVENTS:
+        if isinstance(found, dict) and (not isinstance(kind := found.get("type"), str) or kind not in _EVENTS):
             return None
         raise MalformedFrame(f"A frame of the stream is not one of Cohere's: {error}.") from error
 
