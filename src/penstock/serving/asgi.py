@@ -6,6 +6,8 @@ path suggests. No exception of ours reaches the server, and no traceback a clien
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -44,6 +46,11 @@ class ClientHeaders(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._raw)
+
+
+#: what is read, and for how long, of a body that was refused
+_PASSED_OVER_BYTES = 4 * 1024 * 1024
+_PASSED_OVER_S = 0.5
 
 
 class ClientGone(Exception):
@@ -87,8 +94,18 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > max_bytes:
+            await _pass_over(receive)
             raise _too_large(max_bytes)
     return b"".join(pieces)
+
+
+async def _pass_over(receive: Receive) -> None:
+    """Read on for a little: who is closed upon while writing often never reads why."""
+    left = _PASSED_OVER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PASSED_OVER_S):
+            while left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message.get("body", b""))
 
 
 def _too_large(max_bytes: int) -> TooLarge:
