@@ -134,8 +134,8 @@ def test_a_whole_request():
     assert request.messages == (
         Message.of("system", "Be brief."),
         Message("user", (Text("Look"), Image(data="iVBO"))),
-        Message("assistant", (Reasoning("Hm"), ToolCall("look", "look", '{"at":"sea"}', {"at": "sea"}))),
-        Message("tool", (ToolResult("look", (Text("a horse"),), name="look"),)),
+        Message("assistant", (Reasoning("Hm"), ToolCall("call_0", "look", '{"at":"sea"}', {"at": "sea"}))),
+        Message("tool", (ToolResult("call_0", (Text("a horse"),), name="look"),)),
     )
     assert request.tools == (Tool("look", "d", SCHEMA),)
     assert (request.max_tokens, request.temperature, request.stop, request.seed) == (9, 0.5, ("x",), 1)

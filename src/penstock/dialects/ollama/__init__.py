@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.canon.wire import HttpRequest
 from penstock.dialects.base import key_headers
+from penstock.dialects.mapping import renamed_body
 from penstock.dialects.ollama import encode, errors, request
 from penstock.dialects.ollama.build import build_body
 from penstock.dialects.ollama.decode import OllamaDecoder
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
     from penstock.dialects.base import RequestHead
-from penstock.dialects.mapping import renamed_body
 
 
 class Ollama:
@@ -33,7 +33,6 @@ class Ollama:
     mended_profiles: frozenset[str] = frozenset()
 
     read_head = staticmethod(request.read_head)
-    parse_request = staticmethod(request.parse_request)
     decoder = OllamaDecoder
     read_error = staticmethod(errors.read_error)
     write_error = staticmethod(errors.write_error)
@@ -41,6 +40,7 @@ class Ollama:
     def __init__(self, path: str) -> None:
         self.path = path
         generate = path == "/api/generate"
+        self.parse_request = partial(request.parse_request, generate=generate)
         self.encoder = partial(encode.OllamaEncoder, generate=generate)
         self.write_document = partial(encode.write_document, generate=generate)
 

@@ -38,7 +38,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     names = call_names(request)
     messages: list[dict[str, Any]] = []
     for message in request.messages:
-        messages += _messages(message, names)
+        messages += _messages(message, names, dropped)
     body: dict[str, Any] = {
         "model": target.model or request.model,
         "messages": messages,
@@ -102,25 +102,25 @@ def _add_tools(request: ChatRequest, body: dict[str, Any], dropped: list[str]) -
         dropped.append("strict")
 
 
-def _messages(message: Message, names: dict[str, str]) -> list[dict[str, Any]]:
+def _messages(message: Message, names: dict[str, str], dropped: list[str]) -> list[dict[str, Any]]:
     """One of ours may be several of theirs: every tool result is a message of its own, before the rest of its turn."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest: list[ContentPart] = [part for part in message.parts if not isinstance(part, ToolResult)]
     written = [_result(result, names) for result in results]
     if rest or not results:
-        written.append(_plain("user" if message.role == "tool" else message.role, rest, message.name))
+        written.append(_plain("user" if message.role == "tool" else message.role, rest, message.name, dropped))
     return written
 
 
 def _result(result: ToolResult, names: dict[str, str]) -> dict[str, Any]:
-    shown = _plain("tool", list(result.parts), None)
+    shown = _plain("tool", list(result.parts), None, [])
     if result.is_error:  # this wire has no field for a tool's failure
         shown["content"] = f"Error: {shown['content']}"
     name = result.name or names.get(result.id)
     return {**shown, **without_none(tool_name=name, tool_call_id=result.id or None)}
 
 
-def _plain(role: str, parts: list[ContentPart], name: str | None) -> dict[str, Any]:
+def _plain(role: str, parts: list[ContentPart], name: str | None, dropped: list[str]) -> dict[str, Any]:
     texts: list[str] = [f"{name}:"] if name and role == "user" else []
     images: list[str] = []
     thoughts: list[str] = []
@@ -133,6 +133,8 @@ def _plain(role: str, parts: list[ContentPart], name: str | None) -> dict[str, A
                 texts.append(text)
             case Image():
                 images.append(_image(part))
+            case Reasoning(signed_by=str() as owner) if owner != OWN:
+                dropped.append("reasoning")
             case Reasoning():
                 thoughts.append(part.text)
             case ToolCall():

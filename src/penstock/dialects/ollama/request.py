@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from penstock.canon.errors import InvalidRequest, Unsupported
-from penstock.canon.events import Reasoning, Text
-from penstock.canon.request import ChatRequest, ContentPart, Image, Message, OutputFormat, Role, Tool, ToolResult
-from penstock.dialects.base import RequestHead, decode_body, finished_call
+from penstock.canon.events import Text
+from penstock.canon.request import ChatRequest, Message, OutputFormat, Tool
+from penstock.dialects.base import RequestHead, decode_body, load_extras
+from penstock.dialects.ollama.messages import GivenMessage, image, read_messages
 from penstock.dialects.ollama.wire import OWN
-from penstock.dialects.signatures import split_id
 
 
 class _Shape(msgspec.Struct):
@@ -31,7 +31,6 @@ class _Function(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    arguments: dict[str, Any] | None = None
 
 
 class _Tool(msgspec.Struct):
@@ -39,28 +38,14 @@ class _Tool(msgspec.Struct):
     type: str = "function"
 
 
-class _Call(msgspec.Struct):
-    function: _Function
-    id: str = ""
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | None = None
-    thinking: str | None = None
-    images: list[str] | None = None
-    tool_calls: list[_Call] | None = None
-    tool_name: str | None = None
-    name: str | None = None
-    tool_call_id: str | None = None
-
-
 class _Options(msgspec.Struct):
-    num_predict: int | None = None
+    """Whole numbers may be written with a point, as Ollama's own server takes them."""
+
+    num_predict: int | float | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
+    top_k: int | float | None = None
+    seed: int | float | None = None
     stop: str | list[str] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -68,7 +53,7 @@ class _Options(msgspec.Struct):
 
 class _Request(msgspec.Struct):
     model: str
-    messages: list[_Message] | None = None
+    messages: list[GivenMessage] | None = None
     prompt: str | None = None
     system: str | None = None
     images: list[str] | None = None
@@ -87,7 +72,6 @@ _shape = msgspec.json.Decoder(_Shape)
 _request = msgspec.json.Decoder(_Request)
 _KNOWN = frozenset(_Request.__struct_fields__)
 _KNOWN_OPTIONS = frozenset(_Options.__struct_fields__)
-_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 #: what only a server with the model's template at hand can do
 _OWN_FORMS = ("suffix", "template", "context", "raw")
 
@@ -97,7 +81,7 @@ def read_head(body: bytes, path: str = "") -> RequestHead:
     return RequestHead(shape.model, shape.stream is not False, True, body)
 
 
-def parse_request(body: bytes, path: str = "") -> ChatRequest:
+def parse_request(body: bytes, path: str = "", *, generate: bool = False) -> ChatRequest:
     given = decode_body(_request, body)
     for name in _OWN_FORMS:
         if getattr(given, name):
@@ -105,64 +89,47 @@ def parse_request(body: bytes, path: str = "") -> ChatRequest:
                 f"`{name}` cannot be translated to this model's dialect.", param=name, fix="Leave it out."
             )
     options = given.options or _Options()
-    said: dict[str, Any] = msgspec.json.decode(body)
-    extras = {key: value for key, value in said.items() if key not in _KNOWN}
+    said = load_extras(body)
+    extras = {key: value for key, value in said.items() if key not in _KNOWN and value is not None}
     own_options = {key: value for key, value in (said.get("options") or {}).items() if key not in _KNOWN_OPTIONS}
     if own_options:
         extras["options"] = own_options
-    limit = options.num_predict
+    limit = _whole(options.num_predict)
     return ChatRequest(
         model=given.model,
-        messages=_messages(given),
+        messages=_prompt(given) if generate else _messages(given),
         stream=given.stream is not False,
         include_usage=True,
-        max_tokens=limit if limit is None or limit >= 0 else None,  # -1 and -2 are no limit
+        max_tokens=limit if limit is not None and limit > 0 else None,  # 0, -1 and -2 are no limit
         temperature=options.temperature,
         top_p=options.top_p,
-        top_k=options.top_k,
+        top_k=_whole(options.top_k),
         stop=(options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ()),
-        seed=options.seed,
+        seed=_whole(options.seed),
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
-        tools=tuple(_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())),
+        tools=() if generate else tuple(_tool(tool, f"tools[{k}]") for k, tool in enumerate(given.tools or ())),
         reasoning_effort=_effort(given.think),
         output=_output(given.format),
         extras={OWN: extras} if extras else {},
     )
 
 
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _prompt(given: _Request) -> tuple[Message, ...]:
+    if not given.prompt:
+        raise InvalidRequest("`prompt` is empty.", param="prompt", fix="Say something.")
+    system = [Message.of("system", given.system)] if given.system else []
+    return (*system, Message("user", (Text(given.prompt), *map(image, given.images or ()))))
+
+
 def _messages(given: _Request) -> tuple[Message, ...]:
-    if given.messages is None:
-        if not given.prompt:
-            raise InvalidRequest("`prompt` is empty.", param="prompt", fix="Say something.")
-        system = [Message.of("system", given.system)] if given.system else []
-        asked: list[ContentPart] = [Text(given.prompt), *(Image(data=data) for data in given.images or ())]
-        return (*system, Message("user", tuple(asked)))
     if not given.messages:
         raise InvalidRequest("`messages` is empty.", param="messages", fix="Send at least one message.")
-    return tuple(_message(message, f"messages[{k}]") for k, message in enumerate(given.messages))
-
-
-def _message(given: _Message, path: str) -> Message:
-    if given.role == "tool":
-        id_ = split_id(given.tool_call_id or "")[0]
-        name = given.tool_name or given.name
-        return Message("tool", (ToolResult(id_ or name or "", (Text(given.content or ""),), name=name),))
-    role = _ROLES.get(given.role)
-    if role is None:
-        raise InvalidRequest(
-            f"Unknown role `{given.role}`.", param=f"{path}.role", fix="Use system, user, assistant or tool."
-        )
-    parts: list[ContentPart] = [Reasoning(given.thinking)] if given.thinking else []
-    if given.content or not (given.tool_calls or given.images or given.thinking):
-        parts.append(Text(given.content or ""))
-    parts += (Image(data=data) for data in given.images or ())
-    for call in given.tool_calls or ():
-        id_, signature = split_id(call.id)
-        raw = msgspec.json.encode(call.function.arguments or {}).decode()
-        # Clients of this wire may keep no ids: then a result is known by its tool's name.
-        parts.append(finished_call(id_ or call.function.name, call.function.name, raw, signature=signature))
-    return Message(role, tuple(parts))
+    return read_messages(given.messages)
 
 
 def _tool(given: _Tool, path: str) -> Tool:
@@ -174,7 +141,7 @@ def _tool(given: _Tool, path: str) -> Tool:
 def _effort(think: bool | str | None) -> str | None:
     if isinstance(think, bool):
         return "medium" if think else "none"
-    return think
+    return think or None
 
 
 def _output(format_: str | dict[str, Any] | None) -> OutputFormat | None:

@@ -25,7 +25,7 @@ from penstock.canon.request import (
     ToolChoice,
     ToolResult,
 )
-from penstock.dialects.base import RequestHead, decode_body, finished_call
+from penstock.dialects.base import RequestHead, decode_body, finished_call, load_extras
 from penstock.dialects.mapping import split_data_url
 from penstock.dialects.openai_responses.wire import OWN
 from penstock.dialects.signatures import split_id, unmarked
@@ -138,7 +138,7 @@ def read_head(body: bytes, path: str = "") -> RequestHead:
 
 def parse_request(body: bytes, path: str = "") -> ChatRequest:
     given = decode_body(_request, body)
-    said: dict[str, Any] = msgspec.json.decode(body)
+    said = load_extras(body)
     for name, fix in _STATEFUL.items():
         if said.get(name):
             raise Unsupported(f"`{name}` needs a server that keeps it, and this model's has none.", param=name, fix=fix)
