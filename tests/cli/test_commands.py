@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "ask", "demo", "providers", "models", "simulate"])
+@pytest.mark.parametrize(
+    "command", ["serve", "worker", "ask", "demo", "providers", "models", "simulate", "record", "replay"]
+)
 def test_each_command_helps_with_an_example(command: str, tmp_path: Path) -> None:
     ended = run(command, "--help", cwd=tmp_path)
     assert ended.returncode == 0
@@ -62,6 +64,9 @@ def test_ask_reads_standard_input_and_prints_json(worker: Running, tmp_path: Pat
         (("serve", "--config", "nowhere.yaml"), 1, "Cannot read nowhere.yaml"),
         (("worker", "--demo", "--log", "loud"), 2, "--log does not know `loud`."),
         (("simulate", "--script", "nowhere.yaml"), 2, "Cannot read nowhere.yaml"),
+        (("record", "--upstream", "nowhere", "-o", "tape"), 2, "`nowhere` is no http:// or https:// URL."),
+        (("replay", "nowhere"), 2, "There is no cassette in nowhere."),
+        (("replay", "nowhere", "--speed", "soon"), 2, "`soon` is no speed."),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli import ask, demo, models, providers, serve, simulate, worker
+from penstock.cli import ask, demo, models, providers, record, replay, serve, simulate, worker
 from penstock.cli.usage import UsageError
 
 app = typer.Typer(
@@ -46,6 +46,8 @@ app.command("ask", help=ask.__doc__)(ask.ask)
 app.command("demo", help=demo.__doc__)(demo.demo)
 app.command("models", help=models.__doc__)(models.models)
 app.command("providers", help=providers.__doc__)(providers.providers)
+app.command("record", help=record.__doc__)(record.record)
+app.command("replay", help=replay.__doc__)(replay.replay)
 app.command("serve", help=serve.__doc__)(serve.serve)
 app.command("simulate", help=simulate.__doc__)(simulate.simulate)
 app.command("worker", help=worker.__doc__)(worker.worker)

@@ -40,9 +40,6 @@ def simulate(
         raise UsageError(error.message, fix=error.fix) from error
     except OSError as error:
         raise UsageError(f"Cannot listen on port {port}: {error.strerror or error}.", fix="Use another.") from error
-    stopped = threading.Event()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: stopped.set())
     with upstream:
         print(
             f"Penstock simulator on {upstream.url}, for Gemini {upstream.url_for('gemini')}, "
@@ -50,7 +47,15 @@ def simulate(
             "Ctrl-C stops it.",
             flush=True,
         )
-        stopped.wait()
+        until_stopped()
     closed = sum(seen.closed_at is not None for seen in upstream.seen)
     wasted = sum(seen.written_after_close_bytes for seen in upstream.seen)
     print(f"{len(upstream.seen)} requests, {closed} left before their end, {wasted} bytes written for nobody.")
+
+
+def until_stopped() -> None:
+    """Return with Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: stopped.set())
+    stopped.wait()

@@ -37,7 +37,7 @@ PREFIX = "PENSTOCK_"
 _TAKEN = ("url", "dialect", "profile", "key_env", "auth", "headers", "placeholders", "models_path", "cost")
 
 #: names under PENSTOCK_ that are not configuration keys
-NOT_KEYS = frozenset({"PENSTOCK_REQUIRE_SERVERS"})
+NOT_KEYS = frozenset({"PENSTOCK_AGENTS", "PENSTOCK_CLIENTS", "PENSTOCK_RECORD", "PENSTOCK_REQUIRE_SERVERS"})
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

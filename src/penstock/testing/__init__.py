@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from penstock.testing.faults import FAULTS, Fault
+from penstock.testing.recorder import Recorder, Replayer
 from penstock.testing.script import Call, Counts, Pace, Reply, Script, When, load_script
-from penstock.testing.upstream import Seen, Upstream
+from penstock.testing.server import Seen
+from penstock.testing.upstream import Upstream
 
 __all__ = [
     "FAULTS",
@@ -15,6 +17,8 @@ __all__ = [
     "Counts",
     "Fault",
     "Pace",
+    "Recorder",
+    "Replayer",
     "Reply",
     "Script",
     "Seen",
