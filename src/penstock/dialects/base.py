@@ -21,6 +21,7 @@ from penstock.canon.events import ToolCall
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.events import Event
     from penstock.canon.request import ChatRequest
     from penstock.canon.response import Response
@@ -99,19 +100,23 @@ class Resumable(Protocol):
     resumes: bool
 
 
-class UpstreamDialect(Protocol):
-    """Towards an upstream. `streams_as` is the framing of its streams, by the framing's name."""
+class Reader(Protocol):
+    """Reads what an upstream answers. `streams_as` is the framing of its streams, by the framing's name."""
 
     name: str
     streams_as: str
 
-    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
-        """Raises `Unsupported` for what would change the meaning; `dropped` names the harmless rest."""
-        ...
-
     def decoder(self, *, document: bool, provider: str | None = None, profile: str | None = None) -> Decoder: ...
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes, target: str) -> StatusError: ...
+
+
+class UpstreamDialect(Reader, Protocol):
+    """Towards an upstream."""
+
+    def build_request(self, request: ChatRequest, target: Target) -> HttpRequest:
+        """Raises `Unsupported` for what would change the meaning; `dropped` names the harmless rest."""
+        ...
 
 
 class Dialect(UpstreamDialect, Protocol):
@@ -180,7 +185,7 @@ def key_headers(target: Target, own: str = "bearer") -> tuple[tuple[str, str], .
     return ((place.lower(), target.key.reveal()),)
 
 
-def foreign_extras(request: ChatRequest, own: str) -> list[str]:
+def foreign_extras(request: ChatRequest | EmbedRequest, own: str) -> list[str]:
     """What the client's dialect said that has no name in ours and none in the upstream's: nothing is sent for it."""
     return [field for dialect, fields in request.extras.items() if dialect != own for field in fields]
 

@@ -17,8 +17,9 @@ from penstock.config.load import price, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
 from penstock.gateway.models import models_route
+from penstock.policy.embed import embeddings
 from penstock.policy.routing import Routes, routed
-from penstock.policy.upstream import upstream
+from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App, respond
 from penstock.serving.context import ContextWindows
 from penstock.serving.embed_route import embed_route
@@ -32,6 +33,7 @@ from penstock.telemetry.exporters.sqlite import SqliteExporter
 from penstock.telemetry.recorder import recorded
 
 if TYPE_CHECKING:
+    from penstock.canon.embedding import EmbedRequest
     from penstock.config.model import Config
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
@@ -53,7 +55,7 @@ def gateway(config: Config, transport: Transport) -> App:
         routed(routes),
     )
     handler = compose(upstream(transport, timeouts), *layers)
-    counting = compose(upstream(transport, timeouts, count.counter), *layers)
+    counting = compose(upstream(transport, timeouts, in_dialect(count.counter)), *layers)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         return chat_route(
@@ -67,8 +69,11 @@ def gateway(config: Config, transport: Transport) -> App:
     messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
     generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
 
+    def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
+        return compose(embeddings(transport, timeouts, request, client, older=older), *layers)
+
     def embed(name: str, *, older: bool = False) -> Route:
-        return embed_route(name, routes, transport, timeouts, max_body_bytes=config.server.max_body, older=older)
+        return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
 
     async def startup() -> None:
         bus.start()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from penstock.canon.errors import PenstockError, Unsupported
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects import dialect as dialect_of
+from penstock.framing.base import MAX_FRAME_BYTES
 from penstock.framing.choose import choose_framing
 from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
@@ -22,7 +23,7 @@ from penstock.streams.stream import Chooser, EventStream, Reply
 if TYPE_CHECKING:
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpRequest, HttpResponse
-    from penstock.dialects.base import Decoder, UpstreamDialect
+    from penstock.dialects.base import Decoder, Reader, UpstreamDialect
     from penstock.framing.base import Framing
     from penstock.streams.clocks import Timeouts
     from penstock.streams.handler import Call, Handler
@@ -35,14 +36,33 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 #: The dialect to ask a target in. Raises `Unsupported` where there is none.
 Speaks = Callable[["Target"], "UpstreamDialect"]
 
+#: What to send to a target for a call, and who reads its answer. Raises `Unsupported` where nothing can be sent.
+Asks = Callable[["Call", "Target"], "tuple[Reader, HttpRequest]"]
+
+
+def in_dialect(speaks: Speaks = lambda target: dialect_of(target.dialect)) -> Asks:
+    """The client's own dialect is forwarded, by the client's own form of it; any other is built."""
+
+    def asks(call: Call, target: Target) -> tuple[Reader, HttpRequest]:
+        client = call.dialect
+        if client is not None and client.name == target.dialect and call.head is not None:
+            return client, client.forward_request(call.head, target, call.headers)
+        dialect = speaks(target)
+        return dialect, dialect.build_request(call.request, target)
+
+    return asks
+
+
+_REPLIES = in_dialect()
+
 
 def upstream(
-    transport: Transport, timeouts: Timeouts, speaks: Speaks = lambda target: dialect_of(target.dialect)
+    transport: Transport, timeouts: Timeouts, asks: Asks = _REPLIES, *, max_frame_bytes: int = MAX_FRAME_BYTES
 ) -> Handler:
     """The handler that asks `call.target` over `transport`."""
 
     def handle(call: Call) -> _Asking:
-        return _Asking(call, transport, timeouts, speaks)
+        return _Asking(call, transport, timeouts, asks, max_frame_bytes)
 
     return handle
 
@@ -50,20 +70,22 @@ def upstream(
 class _Asking:
     """One attempt, from its request to its connection's release. A class, because a generator costs each call more."""
 
-    __slots__ = ("_attempt", "_call", "_reply", "_speaks", "_timeouts", "_transport")
+    __slots__ = ("_asks", "_attempt", "_call", "_max_frame_bytes", "_reply", "_timeouts", "_transport")
 
-    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts, speaks: Speaks) -> None:
+    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts, asks: Asks, max_frame_bytes: int) -> None:
         self._call = call
         self._transport = transport
-        self._speaks = speaks
+        self._asks = asks
         self._timeouts = timeouts
+        self._max_frame_bytes = max_frame_bytes
         self._attempt: Attempt | None = None
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> EventStream:
         call, target = self._call, self._call.target
         assert target is not None, "routing comes before the leaf"
-        dialect, request = _request(call, target, self._speaks)
+        dialect, request = self._asks(call, target)
+        _note_dropped(call, dialect, request)
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
         clocks = Clocks(self._timeouts, now=call.now, began=call.began)
@@ -75,7 +97,7 @@ class _Asking:
             except PenstockError:
                 response.abort()
                 raise
-            choose = _chooser(response, dialect, target)
+            choose = _chooser(response, dialect, target, self._max_frame_bytes)
             reply = self._reply = Reply(response, choose, now=call.now, target=attempt.target, clocks=clocks)
             if not 200 <= response.status < 300:
                 body = masked(await error_body(response), target)
@@ -101,13 +123,7 @@ class _Asking:
             self._attempt.error = self._reply.error.kind
 
 
-def _request(call: Call, target: Target, speaks: Speaks) -> tuple[UpstreamDialect, HttpRequest]:
-    """The same dialect is forwarded, by the client's own form of it; any other is built."""
-    client = call.dialect
-    if client is not None and client.name == target.dialect and call.head is not None:
-        return client, client.forward_request(call.head, target, call.headers)
-    dialect = speaks(target)
-    request = dialect.build_request(call.request, target)
+def _note_dropped(call: Call, dialect: Reader, request: HttpRequest) -> None:
     if request.dropped and call.strict:
         raise Unsupported(
             f"The model's dialect ({dialect.name}) has no {', '.join(request.dropped)}.",
@@ -115,13 +131,16 @@ def _request(call: Call, target: Target, speaks: Speaks) -> tuple[UpstreamDialec
             fix="Leave it out, or allow it to be left out with strict: false.",
         )
     call.dropped = request.dropped
-    return dialect, request
 
 
-def _chooser(response: HttpResponse, dialect: UpstreamDialect, target: Target) -> Chooser:
+def _chooser(response: HttpResponse, dialect: Reader, target: Target, max_frame_bytes: int) -> Chooser:
     def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
         framing = choose_framing(
-            response.headers.get("content-type"), first, is_all=is_all, streams_as=dialect.streams_as
+            response.headers.get("content-type"),
+            first,
+            is_all=is_all,
+            streams_as=dialect.streams_as,
+            max_frame_bytes=max_frame_bytes,
         )
         if framing is None:
             return None

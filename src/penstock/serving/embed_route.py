@@ -1,61 +1,96 @@
-"""Embeddings: parse, ask, answer in the client's dialect, with as many vectors as texts and in their order."""
+"""Embeddings: parse, ask, answer in the client's dialect, or pass on what already is in it.
+
+A call like any other: it is routed and recorded, a failure is a status in the client's dialect, a client that leaves
+cancels it (C7).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from penstock.canon.errors import PenstockError, ProtocolError
-from penstock.dialects import client_dialect, dialect
-from penstock.dialects.embedding import client_embedding, embedding
+from penstock.canon.errors import Cancelled, PenstockError, RequestError
+from penstock.canon.events import BlockEnd, Custom
+from penstock.dialects import client_dialect
+from penstock.dialects.embedding import client_embedding
 from penstock.dialects.ollama.embed import write_older
-from penstock.policy.document import fetch_document
-from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse, respond
+from penstock.policy.embed import is_verbatim
+from penstock.serving.asgi import ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
+from penstock.serving.connection import connection_of
+from penstock.serving.route import alias_of, answer_headers, refuse_call, unless_gone
+from penstock.serving.writers import rename_model
+from penstock.streams.handler import Call
 
 if TYPE_CHECKING:
-    from penstock.canon.embedding import EmbedRequest
-    from penstock.policy.routing import Routes
-    from penstock.serving.asgi import Header, Receive, Route, Scope, Send
-    from penstock.streams.clocks import Timeouts
-    from penstock.transport.base import Transport
+    from penstock.canon.embedding import Embeddings, EmbedRequest
+    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.streams.handler import Handler
+    from penstock.streams.stream import EventStream
+
+#: request, the client's dialect, whether it came by the older path → who answers it
+Embeds = Callable[["EmbedRequest", str, bool], "Handler"]
 
 
-def embed_route(
-    name: str, routes: Routes, transport: Transport, timeouts: Timeouts, *, max_body_bytes: int, older: bool = False
-) -> Route:
+def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool = False, older: bool = False) -> Route:
     """The ASGI callable for clients of dialect `name`. `older`: Ollama's path of before, with one vector."""
     client = client_dialect(name)
     own = client_embedding(name)
 
-    async def answered(body: bytes, request: EmbedRequest) -> tuple[bytes, list[Header]]:
-        target = routes.find(request.model)
-        there = embedding(target.dialect)
-        is_same = there is own and not older
-        asked = own.forward_request(body, request, target) if is_same else there.build_request(request, target)
-        answer = await fetch_document(transport, asked, target, dialect(target.dialect), timeouts)
-        headers: list[Header] = [(b"x-penstock-target", str(target).encode())]
-        if asked.dropped:
-            headers.append((b"x-penstock-dropped", ", ".join(asked.dropped).encode()))
-        if is_same and target.model in (None, request.model):
-            return answer, headers
-        found = there.read_response(answer)
-        if len(found.vectors) != len(request.inputs):
-            raise ProtocolError(
-                f"The upstream gave {len(found.vectors)} embeddings for {len(request.inputs)} texts.",
-                target=str(target),
-            )
-        alias = request.model if target.model not in (None, request.model) else None
-        return (write_older(found) if older else own.write_response(found, request, model=alias)), headers
+    def written(found: Embeddings, request: EmbedRequest, alias: str | None) -> bytes:
+        return write_older(found) if older else own.write_response(found, request, model=alias)
+
+    async def answer(call: Call, request: EmbedRequest, scope: Scope, send: Send) -> None:
+        try:
+            async with handler(request, name, older)(call) as stream:
+                raw, found = await _whole(stream)
+                alias = alias_of(call, stream)
+                if found is not None:
+                    body = written(found, request, alias)
+                else:
+                    assert is_verbatim(name, stream.target, older=older)
+                    body = raw if alias is None else rename_model(raw, alias)
+                headers = [(b"x-request-id", call.request_id.encode()), *answer_headers(call, stream)]
+                call.http_status = 200
+                call.sent.bytes_out += len(body)
+                call.sent.is_whole = True
+                await respond(send, 200, body, headers, connection=connection_of(scope))
+        except PenstockError as error:
+            await refuse_call(call, client, send, error)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
         try:
             body = await read_body(scope, receive, max_body_bytes)
-            answer, headers = await answered(body, own.parse_request(body))
+            request = own.parse_request(body)
         except ClientGone:
             return
-        except PenstockError as error:
+        except RequestError as error:
             await refuse(send, error, client, request_id)
             return
-        await respond(send, 200, answer, [(b"x-request-id", request_id.encode()), *headers])
+        call = Call(
+            request_id=request_id,
+            model=request.model,
+            stream=False,
+            dialect=client,
+            body=body,
+            headers=ClientHeaders(scope["headers"]),
+            route=scope["path"],
+            strict=strict,
+        )
+        await unless_gone(call, answer(call, request, scope, send), scope, receive)
 
     return route
+
+
+async def _whole(stream: EventStream) -> tuple[bytes, Embeddings | None]:
+    """The answer's bytes, and its vectors where somebody read them."""
+    pieces: list[bytes] = []
+    found: Embeddings | None = None
+    async for batch in stream:
+        pieces.append(batch.raw)
+        for event in batch.events:
+            if isinstance(event, BlockEnd) and isinstance(event.part, Custom):
+                found = event.part.raw
+    if not stream.is_complete:
+        raise Cancelled("The request was cancelled.")
+    return b"".join(pieces), found

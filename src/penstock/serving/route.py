@@ -115,9 +115,9 @@ async def _stream(
     )
     try:
         async with handler(call) as stream:
-            alias = _alias(call, stream)
+            alias = alias_of(call, stream)
             writer = _writer(call, dialect, stream, alias)
-            down.add_headers(_headers(call, stream))
+            down.add_headers(answer_headers(call, stream))
             try:
                 last = b""
                 write = writer.write
@@ -137,7 +137,7 @@ async def _stream(
         if down.started:
             await down.end(_encoder(call, dialect, None).error(error))
         else:
-            await _refuse(call, dialect, send, error)
+            await refuse_call(call, dialect, send, error)
     finally:
         down.stop()
 
@@ -148,7 +148,7 @@ async def _document(
     del heartbeat_s  # there is nothing to write one into
     try:
         async with handler(call) as stream:
-            alias = _alias(call, stream)
+            alias = alias_of(call, stream)
             if stream.is_document and stream.dialect == dialect.name:
                 body = b"".join([batch.raw async for batch in stream])
                 if alias is not None:
@@ -163,13 +163,13 @@ async def _document(
                 )
             if not stream.is_complete:
                 raise Cancelled("The reply was cancelled.")
-            headers = [(b"x-request-id", call.request_id.encode()), *_headers(call, stream)]
+            headers = [(b"x-request-id", call.request_id.encode()), *answer_headers(call, stream)]
             call.http_status = 200
             call.sent.bytes_out += len(body)
             call.sent.is_whole = True
             await respond(send, 200, body, headers, connection=connection_of(scope))
     except PenstockError as error:
-        await _refuse(call, dialect, send, error)
+        await refuse_call(call, dialect, send, error)
 
 
 def _writer(call: Call, dialect: Dialect, stream: EventStream, alias: str | None) -> Verbatim | Translated:
@@ -194,12 +194,12 @@ def _encoder(call: Call, dialect: Dialect, alias: str | None) -> Encoder:
     )
 
 
-def _alias(call: Call, stream: EventStream) -> str | None:
+def alias_of(call: Call, stream: EventStream) -> str | None:
     """The name that the client knows the model by, where it is not the upstream's own."""
     return call.model if stream.target.model not in (None, call.model) else None
 
 
-def _headers(call: Call, stream: EventStream) -> list[Header]:
+def answer_headers(call: Call, stream: EventStream) -> list[Header]:
     headers = [
         (b"x-penstock-target", str(stream.target).encode()),
         (b"x-penstock-attempts", b"%d" % len(call.attempts)),
@@ -211,7 +211,7 @@ def _headers(call: Call, stream: EventStream) -> list[Header]:
     return headers
 
 
-async def _refuse(call: Call, dialect: Dialect, send: Send, error: PenstockError) -> None:
+async def refuse_call(call: Call, dialect: Dialect, send: Send, error: PenstockError) -> None:
     """The failure as a status. An upstream that speaks the client's dialect has already said it best."""
     call.sent.is_whole = True
     same_dialect = call.target is not None and call.target.dialect == dialect.name

@@ -15,7 +15,7 @@ from penstock.canon.errors import ConnectError, Overloaded
 from penstock.canon.wire import HttpRequest
 from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
-from penstock.policy.upstream import upstream
+from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App, new_request_id, refuse, respond
 from penstock.serving.context import ContextWindows, fetch_json
 from penstock.serving.paths import dialect_of_path
@@ -46,7 +46,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
     loading = Loading(engine, lambda error: app.fail(error))
     layers = (recorded(bus.publish, context_window=windows.get), loading.layer)
     handler = compose(upstream(transport, TIMEOUTS), *layers)
-    counting = compose(upstream(transport, TIMEOUTS, count.counter), *layers)
+    counting = compose(upstream(transport, TIMEOUTS, in_dialect(count.counter)), *layers)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         spoken = client_dialect(dialect) if isinstance(dialect, str) else dialect

@@ -6,16 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.canon.embedding import Embeddings, EmbedRequest
-from penstock.canon.errors import ProtocolError
 from penstock.canon.usage import Usage, whole
 from penstock.canon.wire import HttpRequest
-from penstock.dialects.base import endpoint, key_headers
+from penstock.dialects.base import endpoint, foreign_extras, key_headers
 from penstock.dialects.cohere.wire import OWN
-from penstock.dialects.embedding import reply_of, vectors
+from penstock.dialects.embedding import Answer, read_as
 
 if TYPE_CHECKING:
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.target import Target
+
+
+class _Vectors(msgspec.Struct, rename={"floats": "float"}):
+    floats: list[msgspec.Raw]
+
+
+class _Answer(msgspec.Struct):
+    embeddings: _Vectors
+    meta: Any = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
 
 
 def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
@@ -29,17 +40,14 @@ def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
     if request.dimensions is not None:
         body["output_dimension"] = request.dimensions
     headers = (("content-type", "application/json"), *target.headers, *key_headers(target))
-    dropped = ("user",) if request.user is not None else ()
+    dropped = (*(("user",) if request.user is not None else ()), *foreign_extras(request, OWN))
     return HttpRequest("POST", endpoint(target, "/embed"), headers, msgspec.json.encode(body), dropped)
 
 
-def read_response(body: bytes) -> Embeddings:
-    found = reply_of(body)
-    embeddings = found.get("embeddings")
-    if not isinstance(embeddings, dict):
-        raise ProtocolError("The upstream's reply holds no embeddings.")
-    meta = found.get("meta")
-    billed = meta.get("billed_units") if isinstance(meta, dict) else None
+def read_answer(body: bytes) -> Answer:
+    found = read_as(_answer, body)
+    billed = found.meta.get("billed_units") if isinstance(found.meta, dict) else None
     prompt = whole(billed.get("input_tokens")) if isinstance(billed, dict) else None
-    usage = None if prompt is None else Usage(input=prompt, total=prompt, raw=billed)
-    return Embeddings(vectors(embeddings.get("float")), None, usage)
+    return Answer(
+        found.embeddings.floats, usage=None if prompt is None else Usage(input=prompt, total=prompt, raw=billed)
+    )

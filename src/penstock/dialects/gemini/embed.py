@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.canon.embedding import Embeddings, EmbedRequest
-from penstock.canon.errors import ProtocolError
 from penstock.canon.wire import HttpRequest
-from penstock.dialects.base import endpoint, key_headers
-from penstock.dialects.embedding import reply_of, vectors
+from penstock.dialects.base import endpoint, foreign_extras, key_headers
+from penstock.dialects.embedding import Answer, read_as
 from penstock.dialects.gemini.path import resource
 
 if TYPE_CHECKING:
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.target import Target
+
+
+class _Entry(msgspec.Struct):
+    values: msgspec.Raw
+
+
+class _Answer(msgspec.Struct):
+    embeddings: list[_Entry]
+
+
+_answer = msgspec.json.Decoder(_Answer)
 
 
 def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
@@ -24,14 +34,11 @@ def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
         {"model": name, "content": {"parts": [{"text": text}]}, **sized} for text in request.inputs
     ]
     headers = (("content-type", "application/json"), *target.headers, *key_headers(target, "x-goog-api-key"))
-    dropped = ("user",) if request.user is not None else ()
+    dropped = (*(("user",) if request.user is not None else ()), *foreign_extras(request, "gemini"))
     body = msgspec.json.encode({"requests": asked})
     return HttpRequest("POST", endpoint(target, f"/{name}:batchEmbedContents"), headers, body, dropped)
 
 
-def read_response(body: bytes) -> Embeddings:
+def read_answer(body: bytes) -> Answer:
     """This wire reports no usage and no model."""
-    listed = reply_of(body).get("embeddings")
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise ProtocolError("The upstream's reply holds no embeddings.")
-    return Embeddings(vectors([each.get("values") for each in listed]))
+    return Answer([each.values for each in read_as(_answer, body).embeddings])

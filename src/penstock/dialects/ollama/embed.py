@@ -9,8 +9,10 @@ import msgspec
 from penstock.canon.embedding import Embeddings, EmbedRequest
 from penstock.canon.usage import Usage, whole
 from penstock.canon.wire import HttpRequest
-from penstock.dialects.base import decode_body, key_headers
-from penstock.dialects.embedding import reply_of, texts, vectors
+from penstock.dialects.base import RequestHead, decode_body, foreign_extras, key_headers, load_extras
+from penstock.dialects.embedding import Answer, no_embeddings, read_as, texts
+from penstock.dialects.mapping import renamed_body
+from penstock.dialects.ollama import base
 from penstock.dialects.ollama.wire import OWN
 
 if TYPE_CHECKING:
@@ -22,21 +24,28 @@ class _Request(msgspec.Struct):
     input: Any = None
     prompt: Any = None
     dimensions: int | None = None
-    truncate: bool | None = None
-    keep_alive: Any = None
-    options: dict[str, Any] | None = None
+
+
+class _Answer(msgspec.Struct):
+    """`embedding` is the older path's, some servers' only one."""
+
+    embeddings: list[msgspec.Raw] | None = None
+    embedding: msgspec.Raw = msgspec.Raw()
+    model: Any = None
+    prompt_eval_count: Any = None
 
 
 _request = msgspec.json.Decoder(_Request)
-_OWN_FIELDS = ("truncate", "keep_alive", "options")
+_answer = msgspec.json.Decoder(_Answer)
+_KNOWN = frozenset(_Request.__struct_fields__)
 
 
 def parse_request(body: bytes) -> EmbedRequest:
     given = decode_body(_request, body)
     field = "prompt" if given.input is None and given.prompt is not None else "input"
-    own = {name: getattr(given, name) for name in _OWN_FIELDS if getattr(given, name) is not None}
+    extras = {key: value for key, value in load_extras(body).items() if key not in _KNOWN and value is not None}
     return EmbedRequest(
-        given.model, texts(getattr(given, field), field), given.dimensions, extras={OWN: own} if own else {}
+        given.model, texts(getattr(given, field), field), given.dimensions, extras={OWN: extras} if extras else {}
     )
 
 
@@ -45,18 +54,17 @@ def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
     if request.dimensions is not None:
         body["dimensions"] = request.dimensions
     body.update(request.extras.get(OWN, {}))
-    dropped = ("user",) if request.user is not None else ()
+    dropped = (*(("user",) if request.user is not None else ()), *foreign_extras(request, OWN))
     return HttpRequest("POST", _url(target), _headers(target), msgspec.json.encode(body), dropped)
 
 
 def forward_request(body: bytes, request: EmbedRequest, target: Target) -> HttpRequest:
-    """Built anew: clients of the older path must be asked for at this one."""
-    return build_request(request, target)
+    """The caller's own bytes; only `model` is ours to change, where it is mapped."""
+    head = RequestHead(request.model, False, False, body)
+    return HttpRequest("POST", _url(target), _headers(target), renamed_body(head, target.model))
 
 
 def _url(target: Target) -> str:
-    from penstock.dialects.ollama import base
-
     return base(target) + "/api/embed"
 
 
@@ -64,14 +72,16 @@ def _headers(target: Target) -> tuple[tuple[str, str], ...]:
     return ("content-type", "application/json"), *target.headers, *key_headers(target)
 
 
-def read_response(body: bytes) -> Embeddings:
-    found = reply_of(body)
-    prompt, model = whole(found.get("prompt_eval_count")), found.get("model")
-    listed = found.get("embeddings")
-    if listed is None and "embedding" in found:  # the older path's
-        listed = [found["embedding"]]
+def read_answer(body: bytes) -> Answer:
+    found = read_as(_answer, body)
+    vectors = found.embeddings
+    if vectors is None and bytes(found.embedding):
+        vectors = [found.embedding]
+    if vectors is None:
+        raise no_embeddings(body)
+    prompt = whole(found.prompt_eval_count)
     usage = None if prompt is None else Usage(input=prompt, total=prompt, raw={"prompt_eval_count": prompt})
-    return Embeddings(vectors(listed), model if isinstance(model, str) else None, usage)
+    return Answer(vectors, found.model if isinstance(found.model, str) else None, usage)
 
 
 def write_response(found: Embeddings, request: EmbedRequest, *, model: str | None) -> bytes:

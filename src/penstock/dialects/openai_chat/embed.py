@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import sys
-from array import array
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,14 +9,16 @@ import msgspec
 from penstock.canon.embedding import Embeddings, EmbedRequest
 from penstock.canon.errors import ProtocolError
 from penstock.canon.wire import HttpRequest
-from penstock.dialects.base import decode_body, endpoint, key_headers
-from penstock.dialects.embedding import reply_of, texts, vectors
+from penstock.dialects.base import RequestHead, decode_body, endpoint, foreign_extras, key_headers, load_extras
+from penstock.dialects.embedding import Answer, packed, read_as, texts
+from penstock.dialects.mapping import renamed_body, without_none
 from penstock.dialects.openai_chat.wire import read_usage
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
 
 PATH = "/embeddings"
+OWN = "openai-chat"
 
 
 class _Request(msgspec.Struct):
@@ -31,28 +29,50 @@ class _Request(msgspec.Struct):
     user: str | None = None
 
 
+class _Entry(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: Any = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Entry]
+    model: Any = None
+    usage: Any = None
+
+
 _request = msgspec.json.Decoder(_Request)
+_answer = msgspec.json.Decoder(_Answer)
+_KNOWN = frozenset(_Request.__struct_fields__)
 
 
 def parse_request(body: bytes) -> EmbedRequest:
     given = decode_body(_request, body)
+    extras = {key: value for key, value in load_extras(body).items() if key not in _KNOWN and value is not None}
     return EmbedRequest(
-        given.model, texts(given.input, "input"), given.dimensions, given.user, given.encoding_format == "base64"
+        given.model,
+        texts(given.input, "input"),
+        given.dimensions,
+        given.user,
+        given.encoding_format == "base64",
+        {OWN: extras} if extras else {},
     )
 
 
 def build_request(request: EmbedRequest, target: Target) -> HttpRequest:
-    body: dict[str, Any] = {"model": target.model or request.model, "input": list(request.inputs)}
-    given = {"dimensions": request.dimensions, "user": request.user}
-    body.update({name: value for name, value in given.items() if value is not None})
-    return HttpRequest("POST", endpoint(target, PATH), _headers(target), msgspec.json.encode(body))
+    body: dict[str, Any] = {
+        "model": target.model or request.model,
+        "input": list(request.inputs),
+        **without_none(dimensions=request.dimensions, user=request.user),
+        **request.extras.get(OWN, {}),
+    }
+    dropped = tuple(foreign_extras(request, OWN))
+    return HttpRequest("POST", endpoint(target, PATH), _headers(target), msgspec.json.encode(body), dropped)
 
 
 def forward_request(body: bytes, request: EmbedRequest, target: Target) -> HttpRequest:
     """The caller's own bytes; only `model` is ours to change, where it is mapped."""
-    if target.model not in (None, request.model):
-        body = msgspec.json.encode({**msgspec.json.decode(body), "model": target.model})
-    return HttpRequest("POST", endpoint(target, PATH), _headers(target), body)
+    head = RequestHead(request.model, False, False, body)
+    return HttpRequest("POST", endpoint(target, PATH), _headers(target), renamed_body(head, target.model))
 
 
 def _headers(target: Target) -> tuple[tuple[str, str], ...]:
@@ -60,41 +80,20 @@ def _headers(target: Target) -> tuple[tuple[str, str], ...]:
     return ("content-type", "application/json"), accept, *target.headers, *key_headers(target)
 
 
-def read_response(body: bytes) -> Embeddings:
-    """`data` may come in any order: `index` says which input each is of."""
-    found = reply_of(body)
-    data = found.get("data")
-    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
-        raise ProtocolError("The upstream's reply holds no embeddings.")
-    ordered = sorted(enumerate(data), key=lambda pair: _index(pair[1], pair[0]))
-    usage, model = found.get("usage"), found.get("model")
-    return Embeddings(
-        vectors([_vector(each.get("embedding")) for _, each in ordered]),
-        model if isinstance(model, str) else None,
-        read_usage(usage) if isinstance(usage, dict) else None,
-    )
-
-
-def _index(each: dict[str, Any], position: int) -> int:
-    index = each.get("index")
-    return index if type(index) is int else position
-
-
-def _vector(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    try:
-        numbers = array("f", base64.b64decode(given, validate=True))
-    except (binascii.Error, ValueError):
-        raise ProtocolError("The upstream's reply holds an embedding that is no base64 of floats.") from None
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tolist()
+def read_answer(body: bytes) -> Answer:
+    """`data` may come in any order: `index` says which text each is of."""
+    found = read_as(_answer, body)
+    places = [each.index if type(each.index) is int else k for k, each in enumerate(found.data)]
+    if sorted(places) != list(range(len(places))):
+        raise ProtocolError("The upstream's reply does not say which embedding is of which text.")
+    vectors = [each.embedding for _, each in sorted(zip(places, found.data, strict=True), key=lambda pair: pair[0])]
+    usage = read_usage(found.usage) if isinstance(found.usage, dict) else None
+    return Answer(vectors, found.model if isinstance(found.model, str) else None, usage)
 
 
 def write_response(found: Embeddings, request: EmbedRequest, *, model: str | None) -> bytes:
     data = [
-        {"object": "embedding", "index": k, "embedding": _packed(vector) if request.base64 else vector}
+        {"object": "embedding", "index": k, "embedding": packed(vector) if request.base64 else vector}
         for k, vector in enumerate(found.vectors)
     ]
     prompt = (found.usage.input if found.usage else None) or 0
@@ -102,10 +101,3 @@ def write_response(found: Embeddings, request: EmbedRequest, *, model: str | Non
     return msgspec.json.encode(
         {"object": "list", "data": data, "model": model or found.model or request.model, "usage": usage}
     )
-
-
-def _packed(vector: tuple[float, ...]) -> str:
-    numbers = array("f", vector)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return base64.b64encode(numbers.tobytes()).decode()

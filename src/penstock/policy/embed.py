@@ -1,0 +1,46 @@
+"""The leaf of an embedding call: one question, with as many vectors for an answer as it has texts, in their order.
+
+It is the leaf of replies, asking otherwise. Where upstream and client speak one dialect, bytes pass as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.dialects.embedding import EmbeddingReader, client_embedding, embedding
+from penstock.policy.upstream import upstream
+
+if TYPE_CHECKING:
+    from penstock.canon.embedding import EmbedRequest
+    from penstock.canon.target import Target
+    from penstock.canon.wire import HttpRequest
+    from penstock.dialects.base import Reader
+    from penstock.streams.clocks import Timeouts
+    from penstock.streams.handler import Call, Handler
+    from penstock.transport.base import Transport
+
+#: 2,048 vectors of 3,072 numbers, as JSON
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+
+def is_verbatim(client: str, target: Target, *, older: bool) -> bool:
+    """Whether client and upstream say embeddings alike. `older` is Ollama's path of before, whose shape is its own."""
+    return not older and embedding(target.dialect) is client_embedding(client)
+
+
+def embeddings(
+    transport: Transport, timeouts: Timeouts, request: EmbedRequest, client: str, *, older: bool = False
+) -> Handler:
+    """The handler that asks `call.target` for what `request` wants; `client` is the dialect of `call.body`."""
+
+    def asks(call: Call, target: Target) -> tuple[Reader, HttpRequest]:
+        there = embedding(target.dialect)
+        passes = is_verbatim(client, target, older=older)
+        sent = (
+            client_embedding(client).forward_request(call.body, request, target)
+            if passes
+            else there.build_request(request, target)
+        )
+        return EmbeddingReader(target.dialect, len(request.inputs), whole=not passes), sent
+
+    return upstream(transport, timeouts, asks, max_frame_bytes=MAX_ANSWER_BYTES)
