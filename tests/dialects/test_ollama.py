@@ -71,6 +71,17 @@ def test_thoughts_text_calls_and_the_servers_clock():
     )
 
 
+def test_calls_of_other_replies_have_other_ids():
+    """Neither an id nor a moment is given: another call still is another."""
+
+    def called(name: str) -> str:
+        message = {"content": "", "tool_calls": [{"function": {"name": name, "arguments": {}}}]}
+        (call,) = told({"message": message, "done": False}, DONE).response.tool_calls
+        return call.id
+
+    assert called("look") != called("now")
+
+
 def test_generate_says_response():
     driven = told({**HEAD, "response": "Hel", "done": False}, {**HEAD, "response": "lo", "done": True, "context": [1]})
     assert driven.response.text == "Hello"

@@ -1,12 +1,14 @@
 """Ollama → events: the lines of a stream, or the one document of a reply that does not stream, which look the same.
 
 `done: true` proves the end; the connection's end proves nothing. Calls come whole; an id that a server does not give is
-made from `created_at`, so that it is no other reply's. Pure; never raises on a field of an unexpected type.
+made from `created_at`, so that it is no other reply's, or, where there is none either, from the call itself. Pure;
+never raises on a field of an unexpected type.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import msgspec
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.framing.base import Frame
 
 _EMPTY = KeepAlive("empty")
+_DIGITS = frozenset("0123456789")
 
 
 class OllamaDecoder:
@@ -135,8 +138,8 @@ class OllamaDecoder:
             return
         id_, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
         if not isinstance(id_, str) or not id_:
-            stamp = "".join(sign for sign in str(line.created_at or "") if sign.isdigit())
-            id_ = f"call_{stamp}_{self._made_ids}"
+            stamp = "".join(sign for sign in str(line.created_at or "") if sign in _DIGITS)
+            id_ = f"call_{stamp or crc32(msgspec.json.encode(function))}_{self._made_ids}"
             self._made_ids += 1
         raw = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
         i = self._blocks.begin_call(id_, name if isinstance(name, str) else "", events)
