@@ -470,3 +470,16 @@ async def test_narration_before_the_beginning_is_told():
     await reply.begin(told.append, hold=True)
     assert told == [Progress("prompt", 3, 9), Progress("prompt", 6, 9)]
     assert (await heard_of(reply)).response.text == "Hel"
+
+
+@on_virtual_time
+async def test_c4_what_nobody_can_read_after_the_proof_takes_nothing_away():
+    heard = await heard_of(of(HEL, END, b"data: {broken\n\n", DONE), begin=True)
+    assert heard.error is None
+    assert heard.response.text == "Hel"
+
+
+@on_virtual_time
+async def test_c4_what_nobody_can_read_before_the_proof_ends_it():
+    heard = await heard_of(of(HEL, b"data: {broken\n\n", END), begin=True)
+    assert isinstance(heard.error, ProtocolError)

@@ -190,19 +190,26 @@ class Reply:
     @staticmethod
     def _decode(batch: Batch, decoder: Decoder) -> None:
         decode, events, number = decoder.decode, batch.events, 0
-        try:
-            for frame in batch.frames:
-                mark = decode(frame, events)
-                if mark is not None:
-                    batch.marks.append((number, mark))
+        frames = iter(batch.frames)
+        while True:
+            try:
+                for frame in frames:
+                    mark = decode(frame, events)
+                    if mark is not None:
+                        batch.marks.append((number, mark))
+                    number += 1
+                return
+            except StreamedError:
+                batch.marks.append((number, Mark.ERROR))
+                del batch.frames[number + 1 :]
+                raise
+            except MalformedFrame:
+                if not decoder.proved:
+                    del batch.frames[number:]
+                    raise
+                # The reply is whole: what nobody can read after its end takes nothing of it away.
+                batch.marks.append((number, Mark.AFTER))
                 number += 1
-        except StreamedError:
-            batch.marks.append((number, Mark.ERROR))
-            del batch.frames[number + 1 :]
-            raise
-        except MalformedFrame:
-            del batch.frames[number:]
-            raise
 
     def _flush(self, batch: Batch, framing: Framing, decoder: Decoder) -> None:
         """The end of the bytes: a last frame without its delimiter counts only when it is whole after all."""
