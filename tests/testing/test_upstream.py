@@ -166,6 +166,7 @@ OUTCOMES = {
     "no-role": "complete",
     "no-model": "complete",
     "no-id": "complete",
+    "unknown-fields": "complete",
 }
 
 #: what our errors are called, by the outcomes above
@@ -183,6 +184,31 @@ def test_every_fault_is_tried_here_or_below():
     tried = {parse_fault(name).name for name in OUTCOMES}
     apart = {"sse", "endless", "bad-arguments", "error-anthropic", "error-responses", "error-gemini", "error-ollama"}
     assert set(FAULTS) == tried | apart
+
+
+#: with what a careless change of bytes would break: line ends and delimiters inside the text, a colon with its space
+ODD_TEXT = ("data: [DONE]\n\n", 'a, "b": {c}, ', 'five\\\\", ', "\u2028", "event: ping\n", "ü🙂")
+
+
+LOOKS = ("no-space", "multi-line", "bytewise", "unknown-fields", "gzip")
+LOOKS_OF_SSE = ("crlf", "cr", "bom")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "look"),
+    [(dialect, look) for dialect in DIALECTS for look in (*LOOKS, *(LOOKS_OF_SSE if dialect != "ollama" else ()))],
+)
+def test_looks_change_nothing_of_what_is_said(dialect: str, look: str, upstream: Upstream):
+    upstream.says(Reply(text=ODD_TEXT, usage=Counts(9, 6)))
+    response = ask(upstream, dialect, f"fault:{look}")
+    assert (response.text, response.outcome) == ("".join(ODD_TEXT), "complete")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_usage_that_nobody_tells(dialect: str, upstream: Upstream):
+    response = ask(upstream, dialect, "fault:usage-never")
+    assert (response.text, response.outcome) == (TEXT, "complete")
+    assert response.usage is None or (response.usage.input, response.usage.output) == (None, None)
 
 
 @pytest.mark.parametrize(

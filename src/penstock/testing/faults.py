@@ -100,7 +100,7 @@ FAULTS: dict[str, Row] = {
     "crlf": Row("CRLF for line ends", looks.mapped(lambda data: data.replace(b"\n", b"\r\n"))),
     "cr": Row("CR for line ends", looks.mapped(lambda data: data.replace(b"\n", b"\r"))),
     "bom": Row("a byte order mark first", looks.bom),
-    "no-space": Row("no space after `data:`", looks.mapped(lambda data: data.replace(b"data: ", b"data:"))),
+    "no-space": Row("no space after `data:`", looks.mapped(looks.no_space)),
     "multi-line": Row("JSON over two `data:` lines", looks.mapped(looks.multiline)),
     "bytewise": Row("every byte in a write of its own", looks.bytewise),
     "one-write": Row("everything in one write", looks.one_write),
@@ -110,5 +110,6 @@ FAULTS: dict[str, Row] = {
     "no-role": Row("no `role` anywhere", looks.left_out("role")),
     "no-model": Row("no `model` anywhere", looks.left_out("model", "modelVersion")),
     "no-id": Row("no `id` anywhere", looks.left_out("id", "responseId")),
+    "unknown-fields": Row("a field in each JSON object that nobody knows", looks.unknown_fields),
     "bad-arguments": Row("a tool call whose arguments are no JSON", looks.bad_arguments),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -80,7 +81,9 @@ def usage_last(plan: Plan, number: int, dialect: Dialect) -> Plan:
 
 
 def usage_never(plan: Plan, number: int, dialect: Dialect) -> Plan:
-    return edited(plan, lambda chunk, piece: None if piece.kind == "usage" else {**chunk, "usage": None})
+    """Under none of its names, in whatever dialect."""
+    strip = left_out("usage", "usageMetadata", "prompt_eval_count", "eval_count")
+    return strip(replace(plan, pieces=without(plan, "usage")), number, dialect)
 
 
 # --- how the bytes look -----------------------------------------------------------------------------------------------
@@ -93,10 +96,17 @@ def mapped(change: Callable[[bytes], bytes]) -> Callable[[Plan, int, Dialect], P
     return apply
 
 
+def no_space(data: bytes) -> bytes:
+    """At the head of each line, and nowhere inside it."""
+    return re.sub(rb"^([a-z]+:) ", rb"\1", data, flags=re.MULTILINE)
+
+
 def multiline(data: bytes) -> bytes:
-    """A JSON object over two `data:` lines."""
-    head, comma, rest = data.partition(b",")
-    return head + b",\ndata: " + rest if comma and data.startswith((b"data:", b"event:")) else data
+    """A JSON object over two `data:` lines, cut behind a comma that stands between two members."""
+    found = re.search(rb'["\]}\d](,)"', data)
+    if found is None or not data.startswith((b"data:", b"event:")):
+        return data
+    return data[: found.end(1)] + b"\ndata: " + data[found.end(1) :]
 
 
 def bom(plan: Plan, number: int, dialect: Dialect) -> Plan:
@@ -154,7 +164,7 @@ def pings(plan: Plan, number: int, dialect: Dialect) -> Plan:
     return replace(plan, pieces=(*kept(plan, 0), ping), repeats=True)
 
 
-# --- fields that are missing ------------------------------------------------------------------------------------------
+# --- fields that nobody knows, and fields that are missing ------------------------------------------------------------
 
 
 def left_out(*names: str) -> Callable[[Plan, int, Dialect], Plan]:
@@ -164,6 +174,16 @@ def left_out(*names: str) -> Callable[[Plan, int, Dialect], Plan]:
         return [strip(inner) for inner in value] if isinstance(value, list) else value
 
     return lambda plan, number, dialect: edited(plan, lambda chunk, piece: strip(chunk))
+
+
+def unknown_fields(plan: Plan, number: int, dialect: Dialect) -> Plan:
+    """Last, with white space and an escape that a parser would not write again."""
+
+    def change(data: bytes) -> bytes:
+        head, brace, end = data.rpartition(b"}")
+        return head + b',"penstock_probe" : {"a":[1,  2.50],"u":"\\u00e9"}' + brace + end if brace else data
+
+    return mapped(change)(plan, number, dialect)
 
 
 def bad_arguments(plan: Plan, number: int, dialect: Dialect) -> Plan:

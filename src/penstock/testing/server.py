@@ -28,6 +28,8 @@ KEY_HEADER = "idempotency-key"
 _STOP_S = 5.0
 _BEFORE_RESET_S = 0.02
 _BUFFER_BYTES = 64 * 1024
+_KEPT_BYTES = 1024 * 1024
+_KEPT_MOMENTS = 10_000
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Seen:
     faults: tuple[str, ...] = ()
     written_bytes: int = 0
     written_after_close_bytes: int = 0
+    #: the body as far as it was written, up to a megabyte of it
+    sent: bytearray = field(default_factory=bytearray)
+    #: when each piece of content was written, the first thousands of them
+    content_at: list[float] = field(default_factory=list)
     #: when the other side closed while it was being answered
     closed_at: float | None = None
     #: how long a write waited, because nobody read
@@ -252,7 +258,12 @@ class Exchanged:
         said = [f"{name}: {value}" for name, value in headers.items()]
         await self._send(_head(status, ["transfer-encoding: chunked", *said]))
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, is_content: bool = False) -> None:
+        seen = self._seen
+        if is_content and len(seen.content_at) < _KEPT_MOMENTS:
+            seen.content_at.append(time.monotonic())
+        if len(seen.sent) < _KEPT_BYTES:
+            seen.sent += data
         if data:
             await self._send(b"%x\r\n%b\r\n" % (len(data), data))
 

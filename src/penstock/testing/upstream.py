@@ -105,7 +105,7 @@ async def _play(plan: Plan, exchanged: Exchanged) -> None:
         for pieces in (plan.pieces, again):
             for piece in pieces:
                 await _pause(piece.after_s)
-                await exchanged.write(piece.data)
+                await exchanged.write(piece.data, is_content=piece.kind == "content")
                 if not exchanged.is_open:
                     return
     await exchanged.end(plan.end)
