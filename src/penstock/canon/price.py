@@ -21,10 +21,13 @@ Dollars = Annotated[float, Meta(ge=0, le=1e6)]
 class Price(Struct, frozen=True, forbid_unknown_fields=True):
     """US dollars per million tokens. None: nobody said."""
 
+    #: input that was read anew
     input: Dollars | None = None
+    #: output, thinking included
     output: Dollars | None = None
-    #: input that came from the provider's cache, and input that was put there
+    #: input that came from the provider's cache
     cached: Dollars | None = None
+    #: input that was put into the provider's cache
     cache_write: Dollars | None = None
 
 

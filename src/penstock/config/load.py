@@ -259,11 +259,14 @@ def _fits(given: dict[str, Any]) -> bool:
     return True
 
 
+def variables(environ: Mapping[str, str]) -> list[tuple[str, tuple[str, ...]]]:
+    """The variables that say a key, in the order of their names, each with the steps to its key."""
+    names = [name for name in sorted(environ) if name.startswith(PREFIX) and name not in NOT_KEYS and name != PREFIX]
+    return [(name, tuple(name[len(PREFIX) :].lower().split("__"))) for name in names]
+
+
 def _overlay(given: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in NOT_KEYS or name == PREFIX:
-            continue
-        *steps, last = name[len(PREFIX) :].lower().split("__")
+    for name, (*steps, last) in variables(environ):
         place = given
         for step in steps:
             inner = place.setdefault(step, {})

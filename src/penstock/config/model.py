@@ -26,7 +26,9 @@ class Size(int):
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens."""
 
+    #: the address to listen on
     host: str = "127.0.0.1"
+    #: the port; 0 takes a free one
     port: int = 8066
     #: the largest request body
     max_body: Size = Size(100 * MIB)
@@ -68,49 +70,66 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
 class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
     """How long each part of a call may take."""
 
+    #: until there is a connection
     connect: Duration | None = Duration(5)
+    #: from sending the request to the first content
     first_content: Duration | None = Duration(120)
+    #: between two pieces of content; pings do not count
     idle: Duration | None = Duration(60)
+    #: without one byte
     silence: Duration | None = Duration(60)
+    #: the whole call
     total: Duration | None = None
 
 
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
     """What a streaming client sees while nothing happens."""
 
+    #: how long a stream is quiet before its client is told that it lives; null: never
     interval: Duration | None = Duration(15)
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """A line per request on standard output."""
 
+    #: `pretty` for people, `compact` for grep, `json` for programs
     format: Literal["pretty", "compact", "json", "off"] = "pretty"
 
 
 class Store(Struct, frozen=True, forbid_unknown_fields=True):
     """A SQLite file with a row per request; `path: null` keeps none."""
 
+    #: the file; null keeps no records
     path: str | None = "penstock.db"
+    #: how long a record stays
     keep: Duration = Duration(30 * 86400)
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """Where records go."""
 
+    #: a line per request on standard output
     log: Log = field(default_factory=Log)
+    #: a row per request in SQLite
     store: Store = field(default_factory=Store)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`models` maps what clients may name (`*` and `claude-*` are patterns) to `upstream` or `upstream:model`."""
 
+    #: where the gateway listens
     server: Server = field(default_factory=Server)
     #: a file of providers, laid over the catalogue
     providers: str | None = None
+    #: the servers that answer calls, by names of your own
     upstreams: dict[str, Upstream] = {}
+    #: what clients may name (`*` and `claude-*` are patterns) → `upstream`, or `upstream:model`
     models: dict[str, str] = {}
+    #: how long each part of a call may take
     timeouts: Clocks = field(default_factory=Clocks)
     #: refuse a request with a field that its upstream's dialect does not have, instead of leaving the field out
     strict: bool = False
+    #: what a waiting stream's client sees
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    #: where records go
     telemetry: Telemetry = field(default_factory=Telemetry)
