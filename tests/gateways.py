@@ -85,7 +85,7 @@ class Gateway:
         *,
         receive_buffer: int | None = None,
     ) -> Asked:
-        given = {"host": "gateway", "content-type": "application/json", "content-length": str(len(body))}
+        given = {"host": "localhost", "content-type": "application/json", "content-length": str(len(body))}
         return Asked(
             self.port, method, path, given | (headers or {}), body, wire or WIRES["openai-chat"], receive_buffer
         )

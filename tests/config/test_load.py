@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from penstock.canon.errors import ConfigError
+from penstock.canon.key import Key
 from penstock.config import model
 from penstock.config.load import NOT_KEYS, check, load, parse_duration, parse_size, read, targets
 from penstock.config.model import Config, Duration, Size, Upstream
@@ -63,6 +64,10 @@ def test_the_defaults():
         "server.host": "127.0.0.1",
         "server.port": 8066,
         "server.max_body": 100 * 1024 * 1024,
+        "server.keys": (),
+        "server.keys_file": None,
+        "server.cors_origins": (),
+        "server.hosts": (),
         "providers": None,
         "upstreams": {},
         "models": {},
@@ -97,7 +102,11 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "strict": True,
         "telemetry.log.format": "json",
         "telemetry.store.path": "other.db",
-        "server.host": "0.0.0.0",
+        "server.host": "127.0.0.2",
+        "server.keys": ({"name": "a", "env": "KEY_A"},),
+        "server.keys_file": "keys.json",
+        "server.cors_origins": ("https://app.example.com",),
+        "server.hosts": ("penstock.lan",),
     }.get(key, "7s")
     *steps, last = key.split(".")
     given: dict[str, Any] = {}
@@ -112,7 +121,9 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
     for step in key.split("."):
         config = getattr(config, step)
     expected = {"7s": 7.0, "1MiB": 1 << 20}.get(value) if isinstance(value, str) else value
-    if key != "upstreams":
+    if key == "server.keys":
+        assert config == (Key(name="a", env="KEY_A"),)
+    elif key != "upstreams":
         assert config == (expected if expected is not None else value)
 
 
@@ -287,7 +298,7 @@ def test_what_is_no_size(text: str):
 
 def test_defaults_have_the_type_of_what_is_loaded():
     for struct in structs():
-        if struct is Upstream or struct.__struct_fields__ == ():
+        if struct in (Upstream, Key) or struct.__struct_fields__ == ():
             continue
         for field in msgspec.structs.fields(struct):
             kinds = get_args(get_type_hints(struct)[field.name]) or (get_type_hints(struct)[field.name],)
@@ -300,10 +311,10 @@ def test_defaults_have_the_type_of_what_is_loaded():
 
 
 def test_the_environment_is_laid_over_the_file(tmp_path: Path):
-    path = written(tmp_path, "server: {port: 1, host: a}\ntimeouts: {idle: 5s}\n")
+    path = written(tmp_path, "server: {port: 1, host: '::1'}\ntimeouts: {idle: 5s}\n")
     environ = {"PENSTOCK_SERVER__PORT": "9000", "PENSTOCK_TIMEOUTS__TOTAL": "2m", "HOME": "/x", "PENSTOCK": "no"}
     config = load(path, environ)
-    assert (config.server.port, config.server.host) == (9000, "a")
+    assert (config.server.port, config.server.host) == (9000, "::1")
     assert (config.timeouts.idle, config.timeouts.total) == (Duration(5), Duration(120))
 
 

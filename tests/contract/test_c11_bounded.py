@@ -58,7 +58,7 @@ def test_c11_a_large_body_below_the_limit_passes(pair: Pair, upstream: Upstream,
     assert json.loads(upstream.wait_for().body)["messages"] == [{"role": "user", "content": text}]
 
 
-HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n"
+HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n"
 
 #: what a client sends first, and then without end
 HEADS = {

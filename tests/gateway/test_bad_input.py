@@ -158,7 +158,7 @@ def test_a_signal_lets_a_stream_finish_and_keeps_its_record(with_signal: signal.
         client = socket.create_connection(("127.0.0.1", int(urlsplit(gateway.url).port or 0)), 10)
         body = request_body("openai-chat", "m", stream=True)
         client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
         assert begun.wait(10)
         gateway.process.send_signal(with_signal)

@@ -19,6 +19,7 @@ from penstock.canon.events import (
     ToolCall,
     UsageUpdate,
 )
+from penstock.canon.key import Key
 from penstock.canon.price import Price
 from penstock.canon.usage import Usage
 from penstock.streams.handler import Attempt, Call
@@ -220,7 +221,7 @@ async def test_what_the_call_knows_is_on_its_record() -> None:
         await read_all(stream)
         call.http_status = 200
         call.sent.bytes_out, call.sent.heartbeats, call.sent.bytes_after_disconnect = 1234, 2, 56
-        call.key_name = "team-a"
+        call.key = Key(name="team-a")
 
     call.attempts.append(Attempt("other:m", 503, "overloaded"))
     record = await record_of(WHOLE, clock=clock, call=call, body=serve)

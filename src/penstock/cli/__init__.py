@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli import ask, check, config, demo, models, providers, record, replay, serve, simulate, worker
+from penstock.cli import ask, check, config, demo, keys, models, providers, record, replay, serve, simulate, worker
 from penstock.cli.usage import UsageError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command("ask", help=ask.__doc__)(ask.ask)
 app.command("check", help=check.__doc__)(check.check)
 app.add_typer(config.app, name="config")
 app.command("demo", help=demo.__doc__)(demo.demo)
+app.add_typer(keys.app, name="keys")
 app.command("models", help=models.__doc__)(models.models)
 app.command("providers", help=providers.__doc__)(providers.providers)
 app.command("record", help=record.__doc__)(record.record)

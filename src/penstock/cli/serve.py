@@ -36,6 +36,10 @@ def serve(
     key_env: Annotated[
         str | None, typer.Option(help="The environment variable that holds --upstream's key.", metavar="VAR")
     ] = None,
+    keys_file: Annotated[
+        Path | None,
+        typer.Option(help="Let in who has a key of this file, as `penstock keys` writes it.", metavar="FILE"),
+    ] = None,
     log: Annotated[
         str | None, typer.Option(help="A line per request: pretty, compact, json or off. [default: pretty]")
     ] = None,
@@ -61,6 +65,8 @@ def serve(
         given.setdefault("server", {})["host"] = host
     if port is not None:
         given.setdefault("server", {})["port"] = port
+    if keys_file is not None:
+        given.setdefault("server", {})["keys_file"] = str(keys_file)
     if log is not None:
         given.setdefault("telemetry", {}).setdefault("log", {})["format"] = log
     if store is not None:
@@ -72,6 +78,6 @@ def serve(
     run(
         app,
         bound,
-        drain_s=settings.server.drain,
+        drain_s=10,
         ready=lambda: print(f"Penstock gateway on {address_of(bound)}, asking {asked}. Ctrl-C stops it.", flush=True),
     )

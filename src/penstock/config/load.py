@@ -7,9 +7,11 @@ read the environment.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -17,17 +19,20 @@ import msgspec
 import yaml
 
 from penstock.canon.errors import ConfigError
+from penstock.canon.key import Moment
 from penstock.canon.price import price_of
 from penstock.canon.target import Target
 from penstock.catalogue.catalogue import catalogue, laid_over, users_file
 from penstock.catalogue.provider import check_auth, check_url, filled, find_key, is_local, key_fix
 from penstock.catalogue.provider import nearest as _nearest_provider
+from penstock.config.keys import check_keys, parse_moment, resolved
 from penstock.config.model import Config, Duration, Size, Upstream
 from penstock.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from penstock.canon.key import Key
     from penstock.canon.price import Price
     from penstock.catalogue.provider import Provider
 
@@ -41,6 +46,7 @@ NOT_KEYS = frozenset({"PENSTOCK_AGENTS", "PENSTOCK_CLIENTS", "PENSTOCK_RECORD", 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+|\*")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -103,6 +109,18 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
             )
         check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
         check_auth(upstream.auth, upstream.dialect, f"{where}, upstreams.{name}")
+    check_keys(config.server.keys, f"{where}, server")
+    for origin in config.server.cors_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"In {where}, server.cors_origins: `{origin}` is no origin.",
+                fix="Write scheme, host and port alone: https://app.example.com",
+            )
+    if not is_loopback(config.server.host) and not config.server.keys and config.server.keys_file is None:
+        raise ConfigError(
+            f"In {where}, server.host: at {config.server.host} others can reach the gateway, and there are no keys.",
+            fix="Make one with `penstock keys new NAME` and name its file in server.keys_file, or listen on 127.0.0.1.",
+        )
     for model, spec in config.models.items():
         upstream_name = spec.partition(":")[0]
         if upstream_name not in config.upstreams:
@@ -139,6 +157,19 @@ def targets(config: Config, environ: Mapping[str, str] | None = None) -> dict[st
             auth=auth,
         )
     return table
+
+
+def gateway_keys(config: Config, environ: Mapping[str, str] | None = None) -> list[Key]:
+    """The gateway's own keys that the configuration names, by their hashes."""
+    return resolved(config.server.keys, os.environ if environ is None else environ)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach it. Another name than `localhost` may be anywhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def upstream_target(config: Config, name: str, environ: Mapping[str, str] | None = None) -> Target:
@@ -221,6 +252,8 @@ def _special(type_: type, value: Any) -> Any:
         if size < 0:
             raise ValueError(f"`{value}` is no size; write 512KiB or 100MiB")
         return size
+    if type_ is Moment and isinstance(value, str | date):
+        return parse_moment(value)
     raise ValueError(f"`{value}` does not belong here")
 
 
@@ -288,9 +321,15 @@ def _known_keys(given: dict[str, Any], struct: type[msgspec.Struct], where: str,
             raise ConfigError(f"In {where}, there is no key `{at}`.", fix=_nearest(str(key), list(hints)))
         candidates = (hints[key], *get_args(hints[key]))
         inner = next((t for t in candidates if isinstance(t, type) and issubclass(t, msgspec.Struct)), None)
-        if inner is None or not isinstance(value, dict):
+        if inner is None:
             continue
-        if inner is hints[key]:
+        if isinstance(value, list):
+            for number, entry in enumerate(value):
+                if isinstance(entry, dict):
+                    _known_keys(entry, inner, where, f"{at}[{number}].")
+        elif not isinstance(value, dict):
+            continue
+        elif inner is hints[key]:
             _known_keys(value, inner, where, f"{at}.")
         else:
             for name, entry in value.items():

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from penstock.canon.key import Key
 from penstock.canon.price import Price
 
 MIB = 1024 * 1024
@@ -30,10 +31,16 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     #: the port; 0 takes a free one
     port: int = 8066
-    #: how long calls have to finish when the gateway is told to end
-    drain: Duration = Duration(30)
     #: the largest request body
     max_body: Size = Size(100 * MIB)
+    #: who may ask; without keys only this machine may, and the gateway listens nowhere else
+    keys: tuple[Key, ...] = ()
+    #: a file of more keys, as `penstock keys` writes it; a change counts within a second
+    keys_file: str | None = None
+    #: pages that may ask from a browser: `https://app.example.com`, or `*` for any
+    cors_origins: tuple[str, ...] = ()
+    #: names that it may be called by, besides those of this machine; it asks for them while there are no keys
+    hosts: tuple[str, ...] = ()
 
 
 class Upstream(Struct, frozen=True, forbid_unknown_fields=True):

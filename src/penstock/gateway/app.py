@@ -1,6 +1,6 @@
 """The gateway, on one screen: every layer in order, every route.
 
-`recorded → routed → upstream`: the first sees a call first.
+`recorded → allowed → routed → upstream`: the first sees a call first. Before them all stands the door.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.config.load import price, targets
+from penstock.config.load import gateway_keys, price, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
+from penstock.gateway.door import Door
+from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
 from penstock.policy.embed import embeddings
 from penstock.policy.routing import Routes, routed
@@ -25,7 +27,6 @@ from penstock.serving.context import ContextWindows
 from penstock.serving.embed_route import embed_route
 from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route
-from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.bus import Bus
@@ -53,6 +54,7 @@ def gateway(config: Config, transport: Transport) -> App:
     timeouts = Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)
     layers = (
         recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
+        allowed,
         routed(routes),
     )
     handler = compose(upstream(transport, timeouts), *layers)
@@ -75,8 +77,6 @@ def gateway(config: Config, transport: Transport) -> App:
 
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
-
-    running = Running()
 
     async def startup() -> None:
         bus.start()
@@ -107,14 +107,14 @@ def gateway(config: Config, transport: Transport) -> App:
             ("GET", "/v1beta/models/"): models_route(routes, transport, config, "gemini"),
             ("GET", "/api/tags"): models_route(routes, transport, config, "ollama"),
             ("GET", "/api/version"): own_version,
-            ("GET", "/health"): health_route(running),
+            ("GET", "/health"): health,
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
         dialect_of=dialect_of_path,
+        door=Door(keyring(config), origins=config.server.cors_origins, hosts=config.server.hosts),
         startup=startup,
         shutdown=shutdown,
-        running=running,
     )
 
 
@@ -128,14 +128,16 @@ def exporters(config: Config) -> list[Exporter]:
     return found
 
 
-def health_route(running: Running) -> Route:
-    """The process answers; that is all it says."""
+def keyring(config: Config) -> Keyring | None:
+    """None: there are no keys. A file of none opens to nobody."""
+    server = config.server
+    if not server.keys and server.keys_file is None:
+        return None
+    return Keyring(gateway_keys(config), server.keys_file)
 
-    async def health(scope: Scope, receive: Receive, send: Send) -> None:
-        status = "draining" if running.is_draining else "ok"
-        await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
 
-    return health
+async def health(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, 200, msgspec.json.encode({"status": "ok", "version": version("penstock")}))
 
 
 async def own_version(scope: Scope, receive: Receive, send: Send) -> None:

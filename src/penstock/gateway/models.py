@@ -2,7 +2,8 @@
 Ollama's does.
 
 Names in the configuration come first; behind a pattern stands an upstream, which is asked for its own list. One that
-does not answer is left out; when none is left to ask and nothing is known by name, that is the answer's error.
+does not answer is left out; when none is left to ask and nothing is known by name, that is the answer's error. A key
+sees what it may ask for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from penstock.canon.errors import ConnectError, PenstockError, UnknownModel
 from penstock.dialects import client_dialect
 from penstock.policy.models import ask_models
-from penstock.serving.asgi import header, new_request_id, refuse, respond
+from penstock.serving.asgi import KEY, header, new_request_id, refuse, respond
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -36,6 +37,9 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
         speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
         try:
             owners = await _owners(routes, transport, config)
+            key = scope.get(KEY)
+            if key is not None:
+                owners = {name: owner for name, owner in owners.items() if key.may_ask_for(name)}
             asked = unquote(scope["path"]).partition("/models/")[2]
             if asked and asked not in owners:
                 known = ", ".join(sorted(owners)) or "none"

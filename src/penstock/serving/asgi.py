@@ -13,8 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.canon.errors import PenstockError, ShuttingDown, TooLarge, UnknownRoute
-from penstock.serving.running import Running
+from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -26,6 +25,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
+#: given a request and the route that was found for it, the route to take
+Door = Callable[[Scope, Route], Route]
+
+#: where a scope holds the key (`canon.key.Key`) that its request came with
+KEY = "penstock.key"
 
 
 class ClientHeaders(Mapping[str, str]):
@@ -95,12 +99,12 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > max_bytes:
-            await _pass_over(receive)
+            await pass_over(receive)
             raise _too_large(max_bytes)
     return b"".join(pieces)
 
 
-async def _pass_over(receive: Receive) -> None:
+async def pass_over(receive: Receive) -> None:
     """Read on for a little: who is closed upon while writing often never reads why."""
     left = _PASSED_OVER_BYTES
     with contextlib.suppress(TimeoutError):
@@ -130,20 +134,18 @@ async def respond(
     await send({"type": "http.response.body", "body": body})
 
 
-async def refuse(send: Send, error: PenstockError, dialect: Dialect, request_id: str) -> None:
+async def refuse(
+    send: Send, error: PenstockError, dialect: Dialect, request_id: str, more: Iterable[Header] = ()
+) -> None:
     """An error as an HTTP status, in the caller's dialect."""
-    headers: list[Header] = [(b"x-request-id", request_id.encode())]
-    if isinstance(error, UnknownRoute | TooLarge | ShuttingDown):
+    headers: list[Header] = [(b"x-request-id", request_id.encode()), *more]
+    if isinstance(error, UnknownRoute | TooLarge):
         # The body was not read: the connection cannot be used again.
         headers.append((b"connection", b"close"))
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(retry_after_s))))
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
-
-
-#: paths that say how a server is: answered while it drains, too
-ABOUT = frozenset({"/health", "/ready", "/metrics"})
 
 
 def _fits(known: str, path: str) -> bool:
@@ -154,7 +156,7 @@ class App:
     """Routes by (method, path); `startup` and `shutdown` run with the server's own.
 
     A path that ends in `/` stands for all below it, and is looked for when no other fits. `dialect_of` tells in which
-    dialect to say that a path is unknown.
+    dialect to say that a path is unknown. `door` sees each request before its route does.
     """
 
     def __init__(
@@ -162,19 +164,18 @@ class App:
         routes: dict[tuple[str, str], Route],
         *,
         dialect_of: Callable[[str], Dialect],
+        door: Door | None = None,
         startup: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], Awaitable[None]] | None = None,
-        running: Running | None = None,
     ) -> None:
         self._routes = routes
         self._below = [
             (method, path, route) for (method, path), route in routes.items() if len(path) > 1 and path[-1] == "/"
         ]
         self._dialect_of = dialect_of
+        self._door = door
         self._startup = startup
         self._shutdown = shutdown
-        #: the calls that are being answered
-        self.running = Running() if running is None else running
         #: what ended the application from within; the server stops and its caller raises it
         self.failure: PenstockError | None = None
         self.on_failure: Callable[[], None] | None = None
@@ -186,17 +187,14 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self.running.put_in(scope)
-            if self.running.is_draining and scope["path"] not in ABOUT:
-                await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), new_request_id())
-                return
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
                 route = self._route_below(scope)
             if route is None:
-                await self._no_route(scope, send)
-            else:
-                await route(scope, receive, send)
+                route = self._no_route
+            if self._door is not None:
+                route = self._door(scope, route)
+            await route(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:  # a WebSocket: nobody speaks it here
@@ -206,7 +204,7 @@ class App:
         method, path = scope["method"], scope["path"]
         return next((route for known, below, route in self._below if known == method and path.startswith(below)), None)
 
-    async def _no_route(self, scope: Scope, send: Send) -> None:
+    async def _no_route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         allowed = sorted({method for method, known in self._routes if _fits(known, path)})
         dialect = self._dialect_of(path)

@@ -6,7 +6,6 @@ cancels it (C7).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,9 @@ from penstock.dialects import client_dialect
 from penstock.dialects.embedding import client_embedding
 from penstock.dialects.ollama.embed import write_older
 from penstock.policy.embed import is_verbatim
-from penstock.serving.asgi import ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
 from penstock.serving.connection import connection_of
 from penstock.serving.route import alias_of, answer_headers, refuse_call, unless_gone
-from penstock.serving.running import reason_of
 from penstock.serving.writers import rename_model
 from penstock.streams.handler import Call
 
@@ -56,8 +54,8 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
                 call.sent.bytes_out += len(body)
                 call.sent.is_whole = True
                 await respond(send, 200, body, headers, connection=connection_of(scope))
-        except (PenstockError, asyncio.CancelledError) as raised:
-            await refuse_call(call, client, send, reason_of(call, raised))
+        except PenstockError as error:
+            await refuse_call(call, client, send, error)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
@@ -78,6 +76,7 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
             headers=ClientHeaders(scope["headers"]),
             route=scope["path"],
             strict=strict,
+            key=scope.get(KEY),
         )
         await unless_gone(call, answer(call, request, scope, send), scope, receive)
 

@@ -16,8 +16,8 @@ from msgspec import Struct
 from penstock.streams.batch import Batch
 
 if TYPE_CHECKING:
-    from penstock.canon.errors import PenstockError
     from penstock.canon.events import Progress
+    from penstock.canon.key import Key
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
     from penstock.dialects.base import Dialect, RequestHead
@@ -53,8 +53,8 @@ class Call:
 
     __slots__ = (
         "_request", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers", "http_status",
-        "key_name", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stopped", "stream",
-        "strict", "target",
+        "key", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stream", "strict",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Call:
         route: str | None = None,
         target: Target | None = None,
         strict: bool = False,
+        key: Key | None = None,
         narrate: Callable[[Progress], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,9 +96,8 @@ class Call:
         self.attempts: list[Attempt] = []
         self.sent = Sent()
         self.http_status: int | None = None
-        self.key_name: str | None = None
-        #: why we ended it, when we did
-        self.stopped: PenstockError | None = None
+        #: whose it is, where callers have keys of their own
+        self.key = key
         #: set by a layer that could still try elsewhere: the reply is then held back until its first content
         self.may_be_asked_again = False
 

@@ -153,8 +153,6 @@ class Tally:
 
     def _end(self, outcome: Outcome, error_type: str | None) -> None:
         if self._outcome is None:
-            if error_type == "cancelled" and self._call.stopped is not None:
-                error_type, self._error_status = self._call.stopped.kind, self._call.stopped.status
             self._outcome = outcome
             self._error_type = error_type
             self._ended_at = self._call.now()
@@ -225,7 +223,7 @@ class Tally:
             bytes_out=call.sent.bytes_out,
             heartbeats=call.sent.heartbeats,
             bytes_after_disconnect=call.sent.bytes_after_disconnect,
-            key_name=_name(call.key_name),
+            key_name=_name(call.key.name) if call.key is not None else None,
             cost=_finite(
                 self._usage.cost if self._usage is not None and self._usage.cost is not None else computed_cost
             ),
