@@ -18,6 +18,7 @@
     │   └── StreamedError               the provider said so, inside the stream
     ├── NoTargetLeft                    every target failed; `.attempts` says how
     ├── Cancelled                       we, or the caller, stopped it
+    ├── ShuttingDown    503         this server is ending
     ├── AlreadyConsumed                 a stream is read once
     └── Saturated       429             a limit of ours on work in progress
 
@@ -72,6 +73,18 @@ class ConfigError(PenstockError):
 class Cancelled(PenstockError):
     kind = "cancelled"
     status = 499
+
+
+class ShuttingDown(PenstockError):
+    """The server was told to end; another, or the same one in a while, takes the request."""
+
+    kind = "shutting_down"
+    retryable = True
+    status = 503
+    retry_after_s = 1.0
+
+    def __init__(self, message: str = "The gateway is shutting down.", *, fix: str | None = "Ask again.") -> None:
+        super().__init__(message, fix=fix)
 
 
 class AlreadyConsumed(PenstockError):

@@ -78,6 +78,6 @@ def serve(
     run(
         app,
         bound,
-        drain_s=10,
+        drain_s=settings.server.drain,
         ready=lambda: print(f"Penstock gateway on {address_of(bound)}, asking {asked}. Ctrl-C stops it.", flush=True),
     )

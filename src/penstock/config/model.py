@@ -31,6 +31,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     #: the port; 0 takes a free one
     port: int = 8066
+    #: how long calls have to finish when the gateway is told to end
+    drain: Duration = Duration(30)
     #: the largest request body
     max_body: Size = Size(100 * MIB)
     #: who may ask; without keys only this machine may, and the gateway listens nowhere else

@@ -27,6 +27,7 @@ from penstock.serving.context import ContextWindows
 from penstock.serving.embed_route import embed_route
 from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route
+from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.bus import Bus
@@ -78,6 +79,8 @@ def gateway(config: Config, transport: Transport) -> App:
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
 
+    running = Running()
+
     async def startup() -> None:
         bus.start()
         windows.warm(table.values())
@@ -107,7 +110,7 @@ def gateway(config: Config, transport: Transport) -> App:
             ("GET", "/v1beta/models/"): models_route(routes, transport, config, "gemini"),
             ("GET", "/api/tags"): models_route(routes, transport, config, "ollama"),
             ("GET", "/api/version"): own_version,
-            ("GET", "/health"): health,
+            ("GET", "/health"): health_route(running),
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
@@ -115,6 +118,7 @@ def gateway(config: Config, transport: Transport) -> App:
         door=Door(keyring(config), origins=config.server.cors_origins, hosts=config.server.hosts),
         startup=startup,
         shutdown=shutdown,
+        running=running,
     )
 
 
@@ -136,8 +140,14 @@ def keyring(config: Config) -> Keyring | None:
     return Keyring(gateway_keys(config), server.keys_file)
 
 
-async def health(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(send, 200, msgspec.json.encode({"status": "ok", "version": version("penstock")}))
+def health_route(running: Running) -> Route:
+    """The process answers; that is all it says."""
+
+    async def health(scope: Scope, receive: Receive, send: Send) -> None:
+        status = "draining" if running.is_draining else "ok"
+        await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
+
+    return health
 
 
 async def own_version(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.canon.errors import PenstockError, TooLarge, UnknownRoute
+from penstock.canon.errors import PenstockError, ShuttingDown, TooLarge, UnknownRoute
+from penstock.serving.running import Running
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -139,13 +140,17 @@ async def refuse(
 ) -> None:
     """An error as an HTTP status, in the caller's dialect."""
     headers: list[Header] = [(b"x-request-id", request_id.encode()), *more]
-    if isinstance(error, UnknownRoute | TooLarge):
+    if isinstance(error, UnknownRoute | TooLarge | ShuttingDown):
         # The body was not read: the connection cannot be used again.
         headers.append((b"connection", b"close"))
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(retry_after_s))))
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
+
+
+#: paths that say how a server is: answered while it drains, too
+ABOUT = frozenset({"/health", "/ready", "/metrics"})
 
 
 def _fits(known: str, path: str) -> bool:
@@ -167,6 +172,7 @@ class App:
         door: Door | None = None,
         startup: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], Awaitable[None]] | None = None,
+        running: Running | None = None,
     ) -> None:
         self._routes = routes
         self._below = [
@@ -176,6 +182,8 @@ class App:
         self._door = door
         self._startup = startup
         self._shutdown = shutdown
+        #: the calls that are being answered
+        self.running = Running() if running is None else running
         #: what ended the application from within; the server stops and its caller raises it
         self.failure: PenstockError | None = None
         self.on_failure: Callable[[], None] | None = None
@@ -187,6 +195,10 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            self.running.put_in(scope)
+            if self.running.is_draining and scope["path"] not in ABOUT:
+                await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), new_request_id())
+                return
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
                 route = self._route_below(scope)

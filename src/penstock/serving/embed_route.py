@@ -6,6 +6,7 @@ cancels it (C7).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from penstock.policy.embed import is_verbatim
 from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
 from penstock.serving.connection import connection_of
 from penstock.serving.route import alias_of, answer_headers, refuse_call, unless_gone
+from penstock.serving.running import reason_of
 from penstock.serving.writers import rename_model
 from penstock.streams.handler import Call
 
@@ -54,8 +56,8 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
                 call.sent.bytes_out += len(body)
                 call.sent.is_whole = True
                 await respond(send, 200, body, headers, connection=connection_of(scope))
-        except PenstockError as error:
-            await refuse_call(call, client, send, error)
+        except (PenstockError, asyncio.CancelledError) as raised:
+            await refuse_call(call, client, send, reason_of(call, raised))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()

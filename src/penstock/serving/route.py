@@ -15,6 +15,7 @@ from penstock.canon.response import Fold
 from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
+from penstock.serving.running import reason_of, running_of
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.handler import Call
 
@@ -85,6 +86,9 @@ async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Sc
         has_gone()
 
     connection = connection_of(scope)
+    running = running_of(scope)
+    if running is not None:
+        running.add(call, task)
     watcher: asyncio.Task[None] | None = None
     if connection is not None:
         connection.when_gone(has_gone)
@@ -97,6 +101,8 @@ async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Sc
             raise
         task.uncancel()
     finally:
+        if running is not None:
+            running.discard(call)
         if connection is not None:
             connection.when_gone(None)
         if watcher is not None:
@@ -131,9 +137,11 @@ async def _stream(
                 if not stream.is_complete:
                     raise Cancelled("The stream was cancelled.")
                 await down.end(last + writer.end())
-            except PenstockError as error:
+            except (PenstockError, asyncio.CancelledError) as raised:
+                error = reason_of(call, raised)
                 await down.end(writer.failed(error, _encoder(call, dialect, alias)))
-    except PenstockError as error:
+    except (PenstockError, asyncio.CancelledError) as raised:
+        error = reason_of(call, raised)
         down.stop()
         if down.started:
             await down.end(_encoder(call, dialect, None).error(error))
@@ -169,8 +177,8 @@ async def _document(
             call.sent.bytes_out += len(body)
             call.sent.is_whole = True
             await respond(send, 200, body, headers, connection=connection_of(scope))
-    except PenstockError as error:
-        await refuse_call(call, dialect, send, error)
+    except (PenstockError, asyncio.CancelledError) as raised:
+        await refuse_call(call, dialect, send, reason_of(call, raised))
 
 
 def _writer(call: Call, dialect: Dialect, stream: EventStream, alias: str | None) -> Verbatim | Translated:

@@ -1,8 +1,8 @@
 """Run an ASGI application on uvicorn, on a socket that is bound before anything else starts.
 
 A port that is taken, or a host that is not ours, is a `ConfigError` of one sentence. Ctrl-C and SIGTERM end the server:
-it accepts nothing new, streams have `drain_s` to finish, then the application's own shutdown runs. A second signal ends
-at once.
+it accepts no connection, answers 503 on those that it has, and lets what runs finish within `drain_s`. What is left
+then is told so in its dialect and ended; the application's own shutdown comes last. A second signal waits for nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -27,6 +28,11 @@ BACKLOG = 4096
 
 #: New containers between two rounds of the collector; Python's 700 is a round in every few requests.
 GC_THRESHOLD = 20_000
+
+#: what a client has to read why its stream was ended, once the drain is over
+FAREWELL_S = 1.0
+#: how often a draining server looks whether it is done
+LOOK_S = 0.02
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -76,9 +82,8 @@ def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], N
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(drain_s)),
     )
-    server = _Server(config, ready)
+    server = _Server(config, app, drain_s, ready)
     loop_factory = _uvloop()
     app.on_failure = server.stop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -88,8 +93,10 @@ def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], N
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, drain_s: float, ready: Callable[[], None] | None) -> None:
         super().__init__(config)
+        self._app = app
+        self._drain_s = drain_s
         self._ready = ready
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -109,6 +116,34 @@ class _Server(uvicorn.Server):
         gc.set_threshold(GC_THRESHOLD)
         if self._ready is not None and self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain. Kept connections stay open for as long, so that who asks on one is told, and not cut off."""
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        running, state = self._app.running, self.server_state
+        running.is_draining = True
+        until = time.monotonic() + self._drain_s
+        await self._wait(lambda: not state.tasks, until)
+        if state.tasks:
+            running.stop()
+            until = time.monotonic() + FAREWELL_S
+            await self._wait(lambda: not state.tasks, until, even_when_forced=True)
+        for connection in list(state.connections):
+            connection.shutdown()
+        # What is written but not yet read has the rest of the time.
+        await self._wait(lambda: not state.connections, until)
+        for connection in list(state.connections):  # its client does not read: to its call it has left
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=FAREWELL_S)
+        await self.lifespan.shutdown()
+
+    async def _wait(self, fact: Callable[[], bool], until: float, *, even_when_forced: bool = False) -> None:
+        while not fact() and time.monotonic() < until and (even_when_forced or not self.force_exit):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from penstock.streams.batch import Batch
 
 if TYPE_CHECKING:
+    from penstock.canon.errors import PenstockError
     from penstock.canon.events import Progress
     from penstock.canon.key import Key
     from penstock.canon.request import ChatRequest
@@ -53,8 +54,8 @@ class Call:
 
     __slots__ = (
         "_request", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers", "http_status",
-        "key", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stream", "strict",
-        "target",
+        "key", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stopped", "stream",
+        "strict", "target",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,8 @@ class Call:
         self.http_status: int | None = None
         #: whose it is, where callers have keys of their own
         self.key = key
+        #: why we ended it, when we did
+        self.stopped: PenstockError | None = None
         #: set by a layer that could still try elsewhere: the reply is then held back until its first content
         self.may_be_asked_again = False
 

@@ -153,6 +153,8 @@ class Tally:
 
     def _end(self, outcome: Outcome, error_type: str | None) -> None:
         if self._outcome is None:
+            if error_type == "cancelled" and self._call.stopped is not None:
+                error_type, self._error_status = self._call.stopped.kind, self._call.stopped.status
             self._outcome = outcome
             self._error_type = error_type
             self._ended_at = self._call.now()

@@ -13,6 +13,7 @@ Every event is a `data:` frame with its `type`. Narration belongs to its own job
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
 from penstock.serving.route import unless_gone
+from penstock.serving.running import reason_of
 from penstock.streams.handler import Call
 
 if TYPE_CHECKING:
@@ -133,8 +135,8 @@ async def _execute(call: Call, handler: Handler, scope: Scope, send: Send, heart
                 if not stream.is_complete:
                     raise Cancelled("The job was cancelled.")
                 await down.end(events.end() + DONE)
-        except PenstockError as error:
-            await down.end(events.error(error) + DONE)
+        except (PenstockError, asyncio.CancelledError) as raised:
+            await down.end(events.error(reason_of(call, raised)) + DONE)
     finally:
         down.stop()
 
