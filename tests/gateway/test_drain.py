@@ -83,7 +83,7 @@ def refused(gateway: Gateway) -> bool:
 
 
 def health(connection: socket.socket) -> bytes:
-    connection.sendall(b"GET /health HTTP/1.1\r\nhost: g\r\n\r\n")
+    connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     answer = b""
     while not answer.endswith(b"}"):
         data = connection.recv(4096)
@@ -105,7 +105,7 @@ def test_a_kept_connection_is_told_to_ask_again(wire: Wire, upstream: Upstream, 
         gateway.running.process.send_signal(signal.SIGTERM)
         until(lambda: refused(gateway), "that the listener is closed")
         assert b'"draining"' in health(kept[0])
-        kept[1].sendall(f"POST {wire.route} HTTP/1.1\r\nhost: g\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+        kept[1].sendall(f"POST {wire.route} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{{}}".encode())
         answer = b""
         while data := kept[1].recv(4096):  # and then it is closed
             answer += data

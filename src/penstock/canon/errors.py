@@ -79,7 +79,6 @@ class ShuttingDown(PenstockError):
     """The server was told to end; another, or the same one in a while, takes the request."""
 
     kind = "shutting_down"
-    retryable = True
     status = 503
     retry_after_s = 1.0
 
