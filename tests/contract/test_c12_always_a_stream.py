@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.gateways import a_model
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, STOPPED, each_pair
 
@@ -46,7 +47,7 @@ def test_c12_a_document_becomes_a_stream(
     content_type: str | None, pair: Pair, upstream: Upstream, gateway: Gateway
 ) -> None:
     upstream.answers(Answer((pair.upstream.document("Hello you"),), content_type=content_type))
-    asked = gateway.ask(pair)
+    asked = gateway.ask(pair, model=a_model(pair))
     said = asked.said()
     assert asked.headers["content-type"] == "text/event-stream"
     assert asked.headers["x-penstock-synthetic"] == "true"
@@ -60,7 +61,7 @@ def test_c12_a_document_becomes_a_stream(
 @each_pair
 def test_c12_a_document_with_a_call_becomes_a_stream(pair: Pair, upstream: Upstream, gateway: Gateway) -> None:
     upstream.answers(document(pair.upstream.document(calls=True)))
-    said = gateway.ask(pair).said()
+    said = gateway.ask(pair, model=a_model(pair)).said()
     ((name, arguments),) = said.calls
     assert (name, json.loads(arguments)) == ("look", {"at": "sea"})
     assert said.stops == [CALLED[pair.client.name]]
@@ -90,7 +91,7 @@ def test_c12_heartbeats_fill_the_time_in_which_the_upstream_thinks(
 ) -> None:
     gate = Gate()
     upstream.answers(Answer((pair.upstream.document("Hello"),), content_type="application/json", before=gate))
-    asked = beating.ask(pair)
+    asked = beating.ask(pair, model=a_model(pair))
     for _ in range(2):
         asked.frame()
     gate.open()

@@ -9,7 +9,7 @@
     │   └── TooLarge        413         a limit of ours
     ├── UpstreamError                   whom we called; carries `.target`
     │   ├── ConnectError    502         no connection, or one that closed before any answer
-    │   ├── TimedOut        504         `.clock`: connect first_content idle silence total
+    │   ├── TimedOut        504         `.clock`: connect first_content idle silence document total
     │   ├── StatusError                 an answer that is not 2xx; keeps its status and body
     │   │   └── RateLimited  Overloaded  KeyRejected  ContextTooLong  ContentRefused  ServerFault
     │   ├── ProtocolError   502
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from penstock.canon.response import Response
 
-ClockName = Literal["connect", "first_content", "idle", "silence", "total"]
+ClockName = Literal["connect", "first_content", "idle", "silence", "document", "total"]
 
 
 class PenstockError(Exception):
@@ -173,6 +173,7 @@ class TimedOut(UpstreamError):
             "first_content": "no content",
             "idle": "no further content",
             "silence": "not one byte",
+            "document": "no whole reply",
             "total": "no end of the reply",
         }[clock]
         super().__init__(

@@ -40,11 +40,26 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 class Capabilities(Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of a provider. None: nobody said."""
 
+    #: answers with a stream, where it is asked for one
     stream: bool | None = None
+    #: answers with a document, where it is asked for one
+    document: bool | None = None
+    #: calls tools
     tools: bool | None = None
+    #: looks at images
     images: bool | None = None
     #: tells the usage of a stream
     stream_usage: bool | None = None
+    #: takes `stream_options`
+    stream_options: bool | None = None
+    #: takes a limit of this name
+    max_tokens: bool | None = None
+    #: takes a limit of this name
+    max_completion_tokens: bool | None = None
+    #: takes messages of this role
+    system: bool | None = None
+    #: takes messages of this role
+    developer: bool | None = None
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):

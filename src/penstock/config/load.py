@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import msgspec
 import yaml
+from msgspec.structs import asdict
 
 from penstock.canon.errors import ConfigError
 from penstock.canon.key import Moment
@@ -39,7 +40,18 @@ if TYPE_CHECKING:
 PREFIX = "PENSTOCK_"
 
 #: what an upstream takes from its provider
-_TAKEN = ("url", "dialect", "profile", "key_env", "auth", "headers", "placeholders", "models_path", "cost")
+_TAKEN = (
+    "url",
+    "dialect",
+    "profile",
+    "key_env",
+    "auth",
+    "headers",
+    "placeholders",
+    "models_path",
+    "cost",
+    "capabilities",
+)
 
 #: names under PENSTOCK_ that are not configuration keys
 NOT_KEYS = frozenset({"PENSTOCK_AGENTS", "PENSTOCK_CLIENTS", "PENSTOCK_RECORD", "PENSTOCK_REQUIRE_SERVERS"})
@@ -121,6 +133,11 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
             f"In {where}, server.host: at {config.server.host} others can reach the gateway, and there are no keys.",
             fix="Make one with `penstock keys new NAME` and name its file in server.keys_file, or listen on 127.0.0.1.",
         )
+    if config.streaming.force_non_streaming and not config.streaming.fallback:
+        raise ConfigError(
+            f"In {where}, streaming: without fallback, force_non_streaming leaves no streams at all.",
+            fix="Set streaming.fallback to true.",
+        )
     for model, spec in config.models.items():
         upstream_name = spec.partition(":")[0]
         if upstream_name not in config.upstreams:
@@ -180,6 +197,14 @@ def upstream_target(config: Config, name: str, environ: Mapping[str, str] | None
     return targets(alone, environ)["*"]
 
 
+def stated_capabilities(config: Config) -> dict[str, dict[str, bool]]:
+    """What the configuration says of its upstreams, and the catalogue through it: upstream → name → whether."""
+    return {
+        name: {word: value for word, value in asdict(upstream.capabilities).items() if value is not None}
+        for name, upstream in config.upstreams.items()
+    }
+
+
 def price(config: Config, target: Target, model: str) -> Price | None:
     """What a model's tokens cost at a target of this configuration; None where nobody said."""
     upstream = config.upstreams.get(target.upstream)
@@ -223,7 +248,7 @@ def _known_of(provider: Provider, entry: dict[str, Any]) -> dict[str, Any]:
     if "url" in entry:
         known["models_path"] = None
     if entry.get("dialect", provider.dialect) != provider.dialect:
-        known |= {"profile": None, "auth": None}
+        known |= {"profile": None, "auth": None, "capabilities": {}}
     return known
 
 

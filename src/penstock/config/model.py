@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from penstock.canon.key import Key
 from penstock.canon.price import Price
+from penstock.catalogue.provider import Capabilities
 
 MIB = 1024 * 1024
 
@@ -68,6 +69,8 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     models_path: str | None = None
     #: what the tokens of a model, or of a pattern's models, cost
     cost: dict[str, Price] = {}
+    #: what its models can do; what is not said is learnt
+    capabilities: Capabilities = Capabilities()
 
     def __repr__(self) -> str:
         names = ", ".join(self.headers)  # their values may be keys
@@ -91,6 +94,8 @@ class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
     silence: Duration | None = Duration(60)
     #: the whole call
     total: Duration | None = None
+    #: all of a reply that was not asked to stream
+    document: Duration | None = Duration(600)
 
 
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +103,17 @@ class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
 
     #: how long a stream is quiet before its client is told that it lives; null: never
     interval: Duration | None = Duration(15)
+
+
+class Streaming(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of streams that an upstream cannot give."""
+
+    #: ask no upstream for a stream; clients get one all the same
+    force_non_streaming: bool = False
+    #: how long what was learnt of an upstream is believed
+    capability_ttl: Duration = Duration(300)
+    #: make a stream of a reply that did not come as one, instead of an error
+    fallback: bool = True
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,5 +158,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     strict: bool = False
     #: what a waiting stream's client sees
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    #: what becomes of streams that an upstream cannot give
+    streaming: Streaming = field(default_factory=Streaming)
     #: where records go
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -31,6 +31,9 @@ CLIENT_DIALECTS = frozenset(
     {"anthropic-messages", "gemini", "ollama", "openai-chat", "openai-completions", "openai-responses"}
 )
 
+#: the dialects that have no streams
+DOCUMENT_DIALECTS = frozenset({"straico"})
+
 
 @cache
 def dialect(name: str) -> UpstreamDialect:

@@ -1,6 +1,6 @@
 """The gateway, on one screen: every layer in order, every route.
 
-`recorded → allowed → routed → upstream`: the first sees a call first. Before them all stands the door.
+`recorded → allowed → routed → capable → upstream`: the first sees a call first. Before them all stands the door.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.config.load import gateway_keys, price, targets
+from penstock.config.load import gateway_keys, price, stated_capabilities, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
 from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
+from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import in_dialect, upstream
@@ -52,13 +53,18 @@ def gateway(config: Config, transport: Transport) -> App:
     table = targets(config)
     routes = Routes(table)
     clocks = config.timeouts
-    timeouts = Timeouts(clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total)
+    timeouts = Timeouts(
+        clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total, clocks.document
+    )
     layers = (
         recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
         allowed,
         routed(routes),
     )
-    handler = compose(upstream(transport, timeouts), *layers)
+    streaming, asks = config.streaming, in_dialect()
+    known = Capabilities(stated_capabilities(config), ttl_s=streaming.capability_ttl)
+    capably = capable(known, asks, force_non_streaming=streaming.force_non_streaming, fallback=streaming.fallback)
+    handler = compose(upstream(transport, timeouts, asks), *layers, capably)
     counting = compose(upstream(transport, timeouts, in_dialect(count.counter)), *layers)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
@@ -111,6 +117,7 @@ def gateway(config: Config, transport: Transport) -> App:
             ("GET", "/api/tags"): models_route(routes, transport, config, "ollama"),
             ("GET", "/api/version"): own_version,
             ("GET", "/health"): health_route(running),
+            ("GET", "/api/capabilities"): capabilities_route(known),
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
@@ -148,6 +155,13 @@ def health_route(running: Running) -> Route:
         await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
 
     return health
+
+
+def capabilities_route(known: Capabilities) -> Route:
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, msgspec.json.encode({"targets": known.report()}))
+
+    return route
 
 
 async def own_version(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from penstock.canon.errors import PenstockError, Unsupported
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects import dialect as dialect_of
+from penstock.dialects.adapt import adapted, asking
 from penstock.framing.base import MAX_FRAME_BYTES
 from penstock.framing.choose import choose_framing
 from penstock.streams.clocks import Clocks
@@ -41,14 +44,27 @@ Asks = Callable[["Call", "Target"], "tuple[Reader, HttpRequest]"]
 
 
 def in_dialect(speaks: Speaks = lambda target: dialect_of(target.dialect)) -> Asks:
-    """The client's own dialect is forwarded, by the client's own form of it; any other is built."""
+    """The client's own dialect is forwarded, by the client's own form of it; any other is built.
+
+    Either way without what the target is known to lack.
+    """
 
     def asks(call: Call, target: Target) -> tuple[Reader, HttpRequest]:
-        client = call.dialect
-        if client is not None and client.name == target.dialect and call.head is not None:
-            return client, client.forward_request(call.head, target, call.headers)
-        dialect = speaks(target)
-        return dialect, dialect.build_request(call.request, target)
+        client, head = call.dialect, call.head
+        dialect: UpstreamDialect
+        if client is not None and client.name == target.dialect and head is not None:
+            if call.asks_stream is not call.stream:
+                head = asking(head, client, stream=call.asks_stream)
+            dialect, request = client, client.forward_request(head, target, call.headers)
+        else:
+            dialect, wanted = speaks(target), call.request
+            if call.asks_stream is not call.stream:
+                wanted = replace(wanted, stream=call.asks_stream)
+            request = dialect.build_request(wanted, target)
+        if call.lacks:
+            asked_usage = call.head.include_usage if call.head is not None else call.request.include_usage
+            request = adapted(dialect.name, request, call.lacks, strict=call.strict, asked_usage=asked_usage)
+        return dialect, request
 
     return asks
 
@@ -88,7 +104,7 @@ class _Asking:
         _note_dropped(call, dialect, request)
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
-        clocks = Clocks(self._timeouts, now=call.now, began=call.began)
+        clocks = Clocks(self._timeouts, now=call.now, began=call.began, is_document=not call.asks_stream)
         try:
             response = await clocks.guard(self._transport.open(request, connect_s=self._timeouts.connect))
             attempt.status = response.status

@@ -22,6 +22,9 @@ _STREAM_HEADERS: list[Header] = [
     (b"x-accel-buffering", b"no"),
 ]
 
+#: the upstream does not stream: what the client reads as one is made of a document
+SYNTHETIC: Header = (b"x-penstock-synthetic", b"true")
+
 #: asides that may wait for the next turn of the loop
 MAX_ASIDES = 64
 
@@ -134,6 +137,8 @@ class Downstream:
     async def _say(self) -> None:
         try:
             if not self.started:
+                if self._call.stream and not self._call.asks_stream:
+                    self._headers.append(SYNTHETIC)
                 await self._start()
             data, sent = b"".join(self._asides), self._call.sent
             sent.heartbeats += self._asides.count(self._heartbeat)

@@ -14,7 +14,7 @@ from penstock.canon.errors import Cancelled, PenstockError, RequestError, Status
 from penstock.canon.response import Fold
 from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
 from penstock.serving.connection import connection_of
-from penstock.serving.downstream import Downstream
+from penstock.serving.downstream import SYNTHETIC, Downstream
 from penstock.serving.running import reason_of, running_of
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.handler import Call
@@ -214,7 +214,7 @@ def answer_headers(call: Call, stream: EventStream) -> list[Header]:
         (b"x-penstock-attempts", b"%d" % len(call.attempts)),
     ]
     if call.stream and stream.is_document:
-        headers.append((b"x-penstock-synthetic", b"true"))
+        headers.append(SYNTHETIC)
     if call.dropped:
         headers.append((b"x-penstock-dropped", ", ".join(call.dropped).encode("ascii", "replace")))
     return headers

@@ -3,6 +3,9 @@
 Bytes of any kind satisfy `silence`; only content satisfies `first_content` and `idle`. The time during which the
 consumer held the stream, and so nobody was reading, counts for none of these three. One timer per stream, re-armed
 only when it fires: a read costs a few assignments.
+
+A reply that was not asked to stream comes when all of it has been thought: there `document` stands for `first_content`
+and `idle`, and `silence` begins with the first byte.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ class Timeouts(Struct, frozen=True):
     idle: float | None = 60.0
     silence: float | None = 60.0
     total: float | None = None
+    #: all of a reply that was not asked to stream; as long as the providers' own SDKs wait
+    document: float | None = 600.0
 
 
 #: A reply whose ending is proved is complete; its usage and its last word are given this long to come as well.
@@ -47,13 +52,18 @@ class Clocks:
     """
 
     __slots__ = (
-        "_attempt_at", "_began", "_content_at", "_expired", "_held_since", "_limits", "_now", "_proved", "_read_at",
-        "_timer",
+        "_attempt_at", "_began", "_content_at", "_expired", "_held_since", "_is_document", "_is_thinking", "_limits",
+        "_now", "_proved", "_read_at", "_timer",
     )  # fmt: skip
 
-    def __init__(self, limits: Timeouts, *, now: Callable[[], float], began: float) -> None:
-        """`began` is when the call began, which is what `total` counts from; the attempt begins now."""
+    def __init__(self, limits: Timeouts, *, now: Callable[[], float], began: float, is_document: bool = False) -> None:
+        """`began` is when the call began, which is what `total` counts from; the attempt begins now.
+
+        `is_document`: what is asked for is not to stream.
+        """
         self._limits = limits
+        #: … and nothing of it has come yet
+        self._is_document = self._is_thinking = is_document
         self._now = now
         self._began = began
         self._attempt_at = self._read_at = now()
@@ -105,8 +115,9 @@ class Clocks:
         self._read_at = self._held_since = at
         if has_content:
             self._content_at = at
-        if proved and not self._proved:
-            self._proved = True
+        if self._is_thinking or (proved and not self._proved):
+            self._is_thinking = False
+            self._proved = proved
             if self._timer is not None:
                 self._timer.cancel()
                 self._check()
@@ -128,7 +139,10 @@ class Clocks:
             limit, left = AFTER_FINISH_S, self._read_at + AFTER_FINISH_S - seen
         else:
             limit, left = 0.0, _NEVER
-            if self._content_at is None:
+            if self._is_document:
+                if limits.document is not None:
+                    clock, limit, left = "document", limits.document, limits.document + self._attempt_at - seen
+            elif self._content_at is None:
                 if limits.first_content is not None:
                     clock, limit, left = (
                         "first_content",
@@ -137,7 +151,7 @@ class Clocks:
                     )
             elif limits.idle is not None:
                 clock, limit, left = "idle", limits.idle, limits.idle + self._content_at - seen
-            if limits.silence is not None and limits.silence + self._read_at - seen < left:
+            if limits.silence is not None and not self._is_thinking and limits.silence + self._read_at - seen < left:
                 clock, limit, left = "silence", limits.silence, limits.silence + self._read_at - seen
             if limits.total is not None and limits.total + self._began - now < left:
                 clock, limit, left = "total", limits.total, limits.total + self._began - now

@@ -31,11 +31,15 @@ Layer = Callable[[Handler], Handler]
 
 
 class Attempt(Struct):
-    """One execution upstream (C1). `error` is the kind of what went wrong; `status` None before an answer."""
+    """One execution upstream (C1). `error` is the kind of what went wrong; `status` None before an answer.
+
+    `learnt` is what its refusal told of the target, by the names of `dialects.adapt`.
+    """
 
     target: str
     status: int | None = None
     error: str | None = None
+    learnt: str | None = None
 
 
 class Sent(Struct):
@@ -53,9 +57,9 @@ class Call:
     """One request on its way. `dialect`, `head` and `body` are the client's; a library call has `request` alone."""
 
     __slots__ = (
-        "_request", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers", "http_status",
-        "key", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent", "stopped", "stream",
-        "strict", "target",
+        "_request", "asks_stream", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers",
+        "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent",
+        "stopped", "stream", "strict", "target",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +83,10 @@ class Call:
         self.request_id = request_id
         self.model = model
         self.stream = stream
+        #: whether the target is asked for a stream: what the client asked for, unless the target is known to lack it
+        self.asks_stream = stream
+        #: what the target is known not to take, by the names of `dialects.adapt`
+        self.lacks: frozenset[str] = frozenset()
         self._request = request
         self.dialect = dialect
         self.head = head

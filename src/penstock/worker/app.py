@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 100 * 1024 * 1024
 #: A slow prompt on a small machine is not a fault: the engine's own narration shows that it lives.
-TIMEOUTS = Timeouts(connect=5.0, first_content=None, idle=None, silence=None, total=None)
+TIMEOUTS = Timeouts(connect=5.0, first_content=None, idle=None, silence=None, total=None, document=None)
 
 
 def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float | None = 15.0) -> App:

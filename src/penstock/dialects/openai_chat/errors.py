@@ -50,8 +50,11 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, target: str
         error = {}
     type_, code, param = (_word(error.get(key)) for key in ("type", "code", "param"))
     message = error.get("message") if isinstance(error.get("message"), str) else None
-    if not message and isinstance(found, dict) and found.get("detail"):
-        message = str(found["detail"])  # FastAPI servers
+    detail = _detail(error)
+    if not message and detail:
+        message = str(detail)
+    if param is None and isinstance(detail, list):
+        code, param = _refused(detail)
     cls = status_error_class(status, code, type_)
     return cls(
         message or f"The upstream answered {status}.",
@@ -105,6 +108,22 @@ def error_object(error: PenstockError, request_id: str | None = None) -> dict[st
 
 def write_error(error: PenstockError, request_id: str | None) -> bytes:
     return msgspec.json.encode({"error": error_object(error, request_id)})
+
+
+def _detail(error: dict[str, Any]) -> Any:
+    """What FastAPI servers say instead of an error; Mistral puts it where the message is (2026-11)."""
+    said = error.get("message")
+    return said.get("detail") if isinstance(said, dict) else error.get("detail")
+
+
+def _refused(detail: list[Any]) -> tuple[str | None, str | None]:
+    """Why and where: pydantic's word for the fault, and the field's path as OpenAI writes one."""
+    first = detail[0] if detail and isinstance(detail[0], dict) else {}
+    steps = first.get("loc")
+    if not isinstance(steps, list) or len(steps) < 2 or steps[0] != "body":
+        return None, None
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps[1:])
+    return _word(first.get("type")), path.removeprefix(".")
 
 
 def _word(value: Any) -> str | None:
