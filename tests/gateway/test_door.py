@@ -185,6 +185,7 @@ def test_each_sdk_gives_its_key_where_it_does(keyed: Gateway) -> None:
             other.with_options(api_key="wrong-0123456789").models.list()
     google = genai.Client(api_key=TEAM, http_options=genai.types.HttpOptions(base_url=keyed.url))
     assert google.models.generate_content(model="c-1", contents="Hi").text == "Hello"
+    google.close()
 
 
 def test_a_key_that_is_over(keyed: Gateway) -> None:
@@ -216,8 +217,9 @@ def test_a_key_sees_what_it_may_ask_for(keyed: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/", "/api/version"])
-def test_whoever_only_looks_whether_it_lives_needs_no_key(path: str, keyed: Gateway) -> None:
+def test_whoever_only_looks_whether_it_lives_is_not_asked(path: str, keyed: Gateway, keyless: Gateway) -> None:
     assert keyed.send("GET", path).status == 200
+    assert keyless.send("GET", path, headers={"host": "10.1.2.3"}).status == 200
 
 
 def test_any_name_will_do_where_there_are_keys(keyed: Gateway) -> None:

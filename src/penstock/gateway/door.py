@@ -64,9 +64,11 @@ class Door:
         self, scope: Scope, headers: dict[bytes, bytes], route: Route, foreign_origin: bytes | None = None
     ) -> Route:
         try:
+            if scope["path"] in OPEN:
+                return route
             if self._keyring is None:
                 self._check_place(headers, foreign_origin)
-            elif scope["path"] not in OPEN:
+            else:
                 scope[KEY] = self._keyring.find(credentials(scope, headers))
         except (Unauthenticated, Forbidden) as error:
             return _refusing(error, headers)
