@@ -12,8 +12,10 @@ import pytest
 
 import penstock
 from penstock.canon.errors import ConfigError, PenstockError
-from penstock.testing import FAULTS, Call, Counts, Pace, Reply, Script, Upstream, When
+from penstock.dialects import client_dialect
+from penstock.testing import FAULTS, Call, Counts, Pace, Reply, Script, Upstream, When, looks
 from penstock.testing.faults import parse_fault
+from penstock.testing.plan import Piece, Plan
 from penstock.testing.script import read_script, words
 
 if TYPE_CHECKING:
@@ -202,6 +204,12 @@ def test_looks_change_nothing_of_what_is_said(dialect: str, look: str, upstream:
     upstream.says(Reply(text=ODD_TEXT, usage=Counts(9, 6)))
     response = ask(upstream, dialect, f"fault:{look}")
     assert (response.text, response.outcome) == ("".join(ODD_TEXT), "complete")
+
+
+def test_bytes_apart_keep_the_pauses_of_their_pieces():
+    plan = Plan((Piece(b"ab", "content", 0.5), Piece(b"c", "content", 0.25)), "text/event-stream")
+    cut = looks.bytewise(plan, 0, client_dialect("openai-chat"))
+    assert cut.pieces == (Piece(b"a", "content", 0.5), Piece(b"b", "content"), Piece(b"c", "content", 0.25))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

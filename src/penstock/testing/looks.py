@@ -114,7 +114,12 @@ def bom(plan: Plan, number: int, dialect: Dialect) -> Plan:
 
 
 def bytewise(plan: Plan, number: int, dialect: Dialect) -> Plan:
-    cut = (replace(piece, data=piece.data[k : k + 1]) for piece in plan.pieces for k in range(len(piece.data)))
+    """A pause stands before the first byte of a piece, as it stood before the piece."""
+    cut = (
+        replace(piece, data=piece.data[k : k + 1], after_s=0.0 if k else piece.after_s)
+        for piece in plan.pieces
+        for k in range(len(piece.data))
+    )
     return replace(plan, pieces=tuple(cut))
 
 
