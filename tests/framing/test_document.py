@@ -25,7 +25,14 @@ def test_blank_lines_before_a_document_keep_it_alive_and_are_no_payload():
     assert framing.close() == [Frame(b'\n\n\n{"a":1}\n', b'{"a":1}')]
 
 
-@pytest.mark.parametrize("body", [b"", b"\n \r\n"])
+@pytest.mark.parametrize("body", [b"\xef\xbb\xbf{}", b"\n\xef\xbb\xbf\n{}\n"])
+def test_a_byte_order_mark_is_no_payload(body: bytes):
+    framing = DocumentFraming()
+    framing.feed(body)
+    assert framing.close() == [Frame(body, b"{}")]
+
+
+@pytest.mark.parametrize("body", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
 def test_an_empty_body_is_no_frame(body: bytes):
     framing = DocumentFraming()
     framing.feed(body)

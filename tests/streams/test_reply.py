@@ -345,6 +345,9 @@ async def test_a_reader_that_gives_up_one_read_may_come_back():
     ("steps", "clock", "after_s"),
     [
         ((Hang(),), "silence", 60),
+        # Blank lines keep a connection alive before anybody can tell what the reply is (DeepSeek sends such).
+        ((b"\n", Pause(50), b"\n", Pause(50), b"\n", Pause(50), b"\n"), "first_content", 120),
+        ((b"\n", Pause(50), b"\n", Hang()), "silence", 110),
         ((PING, Pause(50), PING, Pause(50), PING, Pause(50), PING), "first_content", 120),
         ((ROLE, Pause(50), PING, Pause(50), PING, Pause(50), PING), "first_content", 120),
         ((HEL, Pause(50), PING, Pause(50), LO), "idle", 60),
@@ -460,6 +463,14 @@ async def test_c11_a_preamble_has_a_bound():
         await reply.begin(hold=True)
     reply.close()
     assert response.ended == "aborted"
+
+
+@on_virtual_time
+async def test_c11_blank_lines_without_end_are_an_error():
+    blank = b"\n" * (MAX_PREAMBLE_BYTES // 4)
+    reply = reply_to(script(*[blank] * 10, HEL))
+    with pytest.raises(ProtocolError, match="nothing but blank lines"):
+        await reply.begin(hold=True)
 
 
 @on_virtual_time

@@ -1,12 +1,15 @@
 """A reply that does not stream: the whole body is one frame, which `close()` gives.
 
-So a document is a stream like any other, and nothing later knows the difference. `feed` gives nothing.
+So a document is a stream like any other, and nothing later knows the difference. `feed` gives nothing. A byte order
+mark, and blank lines round the document, are no part of what it says.
 """
 
 from __future__ import annotations
 
 from penstock.canon.errors import FrameTooLarge
 from penstock.framing.base import MAX_FRAME_BYTES, Frame
+
+_BOM = b"\xef\xbb\xbf"
 
 
 class DocumentFraming:
@@ -28,5 +31,5 @@ class DocumentFraming:
         body = b"".join(self._held)
         self._held.clear()
         # DeepSeek sends blank lines before a document to keep the connection alive.
-        payload = body.strip()
+        payload = body.strip().removeprefix(_BOM).strip()
         return [Frame(body, payload)] if payload else []

@@ -154,7 +154,8 @@ class Reply:
                 if not self._first:
                     raise Truncated("The upstream closed the connection before its reply began.")
                 chosen = self._choose(self._first, not data)
-                if chosen is None:
+                if chosen is None:  # blank lines that keep a connection alive, or too little to tell
+                    self._hold_first(batch.at)
                     return batch
                 self._framing, self._decoder = chosen
                 if not data:  # all of it was too little to tell: no whole frame either
@@ -186,6 +187,12 @@ class Reply:
         if self._clocks is not None and not self._ended:
             self._clocks.has_read(batch.at, batch.has_content, self._decoder is not None and self._decoder.proved)
         return batch
+
+    def _hold_first(self, at: float) -> None:
+        if len(self._first) > MAX_PREAMBLE_BYTES and not self._first.strip():
+            raise ProtocolError(f"The upstream sent {len(self._first)} bytes, and nothing but blank lines.")
+        if self._clocks is not None:
+            self._clocks.has_read(at, has_content=False, proved=False)
 
     @staticmethod
     def _decode(batch: Batch, decoder: Decoder) -> None:
