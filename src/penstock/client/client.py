@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from penstock.canon.errors import PenstockError
 from penstock.canon.target import Target
@@ -17,10 +18,11 @@ from penstock.client.loop import LoopThread
 from penstock.client.request import Messages, build_request
 from penstock.client.stream import AsyncStream, Stream
 from penstock.client.target import check_dialect, find_target, find_upstream, listed_at, price
+from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.models import ask_models
-from penstock.policy.upstream import upstream
+from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.clocks import Timeouts
-from penstock.streams.handler import Call
+from penstock.streams.handler import Call, compose
 from penstock.transport.http1 import Http1Transport
 from penstock.transport.memory import MemoryTransport, Reply
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from penstock.canon.response import Response
 
 _loop = LoopThread()
+_ASKS = in_dialect()
 
 
 class Client:
@@ -52,6 +55,7 @@ class Client:
         self._keys = dict(keys or {})
         self._timeouts = timeouts or Timeouts()
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
+        self._known: WeakKeyDictionary[asyncio.AbstractEventLoop, Capabilities] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<Client {', '.join(self._upstreams) or 'without upstreams of its own'}>"
@@ -124,11 +128,18 @@ class Client:
             request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
         )
         return AsyncStream(
-            upstream(transport, self._timeouts),
+            compose(upstream(transport, self._timeouts, _ASKS), capable(self._capabilities(loop), _ASKS)),
             call,
             closed=None if kept is not None else transport.aclose,
             price=price,
         )
+
+    def _capabilities(self, loop: asyncio.AbstractEventLoop) -> Capabilities:
+        """What this loop's calls have learnt of whom they asked."""
+        known = self._known.get(loop)
+        if known is None:
+            known = self._known[loop] = Capabilities()
+        return known
 
     def stream(self, model: str, messages: Messages, **options: Any) -> Stream:
         """`astream` for programs without a loop: the request is sent, and its status checked, before this returns."""
