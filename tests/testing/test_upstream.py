@@ -12,10 +12,10 @@ import pytest
 
 import penstock
 from penstock.canon.errors import ConfigError, PenstockError
-from penstock.dialects import client_dialect
+from penstock.dialects import client_dialect, gemini
 from penstock.testing import FAULTS, Call, Counts, Pace, Reply, Script, Upstream, When, looks
 from penstock.testing.faults import parse_fault
-from penstock.testing.plan import Piece, Plan
+from penstock.testing.plan import Piece, Plan, stream_plan
 from penstock.testing.script import read_script, words
 
 if TYPE_CHECKING:
@@ -204,6 +204,14 @@ def test_looks_change_nothing_of_what_is_said(dialect: str, look: str, upstream:
     upstream.says(Reply(text=ODD_TEXT, usage=Counts(9, 6)))
     response = ask(upstream, dialect, f"fault:{look}")
     assert (response.text, response.outcome) == ("".join(ODD_TEXT), "complete")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_error_in_a_json_array_is_one_of_its_elements(number: int):
+    head = gemini.ARRAY.read_head(b'{"contents":[{"parts":[{"text":"Hi"}]}]}', "/v1beta/models/m:streamGenerateContent")
+    plan = stream_plan(gemini.ARRAY, head, Reply(text=("a", "b")).events("m", "r"), request_id="r")
+    *said, error = json.loads(parse_fault(f"error-gemini-{number}").apply(plan, gemini.ARRAY).body)
+    assert (len(said), error["error"]["code"]) == (number, 503)
 
 
 def test_bytes_apart_keep_the_pauses_of_their_pieces():

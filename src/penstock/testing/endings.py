@@ -181,6 +181,10 @@ ERRORS: dict[str, bytes] = {
 
 def error(shape: str) -> Callable[[Plan, int, Dialect], Plan]:
     def apply(plan: Plan, number: int, dialect: Dialect) -> Plan:
-        return replace(plan, pieces=(*kept(plan, number), Piece(ERRORS[shape], "content")), end="clean")
+        begun = kept(plan, number)
+        said = ERRORS[shape]
+        if dialect.streams_as == "json-array":
+            said = (b"," if begun else b"[") + said.removeprefix(b"data: ").strip() + b"]"
+        return replace(plan, pieces=(*begun, Piece(said, "content")), end="clean")
 
     return apply
