@@ -79,13 +79,18 @@ class Soak:
                 await self._round(numbers, askings, upstream, process)
                 self.rounds.append((numbers[-1], await self._rest(before, process)))
             self.took_s = time.monotonic() - began
-            self.wrong += verdict.of_growth(self.rounds[0][1], self.rounds[-1][1])
+            self.wrong += verdict.of_growth(*self.warm, self.rounds[-1][1])
             self.records = process.records()
             self.wrong += verdict.of_sum(self.owed, self.records, self.unowed)
             self.wrong += stop(process)
 
+    @property
+    def warm(self) -> tuple[int, Observed]:
+        """What it held after a fifth of them, and how many that was."""
+        return self.rounds[max(0, len(self.rounds) // 5 - 1)]
+
     def _batches(self) -> Iterator[list[int]]:
-        """The numbers of each round; the first is the warm-up."""
+        """The numbers of each round."""
         rounds = min(MAX_ROUNDS, max(2, self.streams // MIN_ROUND))
         size = -(-self.streams // rounds)
         for first in range(1, self.streams + 1, size):
@@ -165,7 +170,7 @@ def report(soak: Soak, console: Console) -> None:
         row = (seen.task_count, seen.threads, seen.own_sockets, seen.idle_connections, seen.files, seen.object_count)
         table.add_row(f"{streams:,}", *(f"{number:,}" for number in row), verdict.mib(seen.rss_bytes))
     console.print(table)
-    grown = verdict.grown(soak.rounds[0][1], soak.rounds[-1][1])
+    grown = verdict.grown(soak.warm[1], soak.rounds[-1][1])
     said = ", ".join(f"{count:,} {name}" for name, count in grown.most_common(8))
     console.print(f"More objects at the end than after the warm-up: {said or 'none'}.")
     found = Counter(record["outcome"] for record in soak.records)

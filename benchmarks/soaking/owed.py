@@ -33,6 +33,7 @@ NO_STREAM = Ending("upstream_error", "not_a_stream")
 IDLE = Ending("timeout", "timeout_idle")
 SILENCE = Ending("timeout", "timeout_silence")
 FIRST_CONTENT = Ending("timeout", "timeout_first_content")
+DOCUMENT = Ending("timeout", "timeout_document")
 TOTAL = Ending("timeout", "timeout_total")
 
 STATUSES = {
@@ -72,7 +73,7 @@ _CHAT = ("openai-chat",)
 ROWS: dict[str, Row] = {
     "reset": Row(BROKEN, BROKEN),
     "no-answer": Row(BROKEN, BROKEN),
-    "silent": Row(SILENCE, SILENCE),
+    "silent": Row(SILENCE, DOCUMENT),
     "slow-head": Row(COMPLETE, COMPLETE, (50, 900)),
     "status": Row(None, None),  # by its number: see `ending_of`
     "html": Row(NO_STREAM, NO_STREAM),
@@ -84,8 +85,8 @@ ROWS: dict[str, Row] = {
     "cut-bytes": Row(TRUNCATED, TRUNCATED, (0, 60)),
     "reset-bytes": Row(TRUNCATED, TRUNCATED, (0, 60)),
     "cut-inside": Row(TRUNCATED, None, (1, 4)),
-    "stall-before-content": Row(SILENCE, SILENCE),
-    "stall-after": Row(IDLE, SILENCE, (1, 4)),
+    "stall-before-content": Row(SILENCE, DOCUMENT),
+    "stall-after": Row(IDLE, DOCUMENT, (1, 4)),
     "stay-open": Row(COMPLETE),
     "no-done": Row(COMPLETE),  # but where the last word is the proof
     "no-finish": Row(TRUNCATED),  # … and there this takes nothing away

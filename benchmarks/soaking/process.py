@@ -34,7 +34,14 @@ _REPORT_S = 20.0
 _OBSERVED = Path(__file__).with_name("observed.py")
 
 #: Each clock is reached by some fault and by no reply that is well. `total` is above what a slow reader takes.
-TIMEOUTS = {"connect": "5s", "first_content": "4s", "idle": "2s", "silence": "2500ms", "total": "8s"}
+TIMEOUTS = {
+    "connect": "5s",
+    "first_content": "4s",
+    "idle": "2s",
+    "silence": "2500ms",
+    "document": "3s",
+    "total": "8s",
+}
 HEARTBEAT = "300ms"
 
 
