@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.cli.usage import UsageError
 from penstock.dialects import DIALECTS
+
+if TYPE_CHECKING:
+    from penstock.config.model import Config
 
 
 def serve(
@@ -47,8 +50,10 @@ def serve(
         str | None, typer.Option(help="The SQLite file of records; `off` keeps none. [default: penstock.db]")
     ] = None,
 ) -> None:
+    from penstock.catalogue.catalogue import users_file
     from penstock.config.load import check, read
-    from penstock.gateway.app import gateway
+    from penstock.gateway.reload import ReloadableGateway
+    from penstock.serving.logs import log_to
     from penstock.serving.server import address_of, bind, run
     from penstock.transport.http1 import Http1Transport
 
@@ -56,28 +61,50 @@ def serve(
         raise UsageError("There is nobody to ask.", fix="Give --upstream URL, --provider NAME or --config FILE.")
     if upstream is None and (dialect or profile or key_env):
         raise UsageError("--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well.")
-    given = read(config)
-    if upstream is not None or provider is not None:
-        entry = {"url": upstream, "provider": provider, "dialect": dialect, "profile": profile, "key_env": key_env}
-        given["upstreams"] = {"upstream": {key: value for key, value in entry.items() if value is not None}}
-        given["models"] = {"*": "upstream"}
-    if host is not None:
-        given.setdefault("server", {})["host"] = host
-    if port is not None:
-        given.setdefault("server", {})["port"] = port
-    if keys_file is not None:
-        given.setdefault("server", {})["keys_file"] = str(keys_file)
-    if log is not None:
-        given.setdefault("telemetry", {}).setdefault("log", {})["format"] = log
-    if store is not None:
-        given.setdefault("telemetry", {}).setdefault("store", {})["path"] = None if store == "off" else store
-    settings = check(given, "the options" if config is None else str(config))
-    app = gateway(settings, Http1Transport(environ=os.environ))
+    entry = {"url": upstream, "provider": provider, "dialect": dialect, "profile": profile, "key_env": key_env}
+    options = {
+        "server": {"host": host, "port": port, "keys_file": str(keys_file) if keys_file is not None else None},
+        "telemetry": {"log": {"format": log}, "store": {"path": store}},
+    }
+
+    def load() -> Config:
+        given = read(config)
+        if upstream is not None or provider is not None:
+            given["upstreams"] = {"upstream": _said(entry)}
+            given["models"] = {"*": "upstream"}
+        _lay_over(given, options)
+        if store == "off":  # `null`, which no option can say
+            given["telemetry"] = {**(given.get("telemetry") or {}), "store": {"path": None}}
+        return check(given, "the options" if config is None else str(config))
+
+    def files(settings: Config) -> list[Path]:
+        providers = Path(settings.providers) if settings.providers is not None else users_file(os.environ)
+        return [path for path in (config, providers) if path is not None]
+
+    settings = load()
+    log_to(as_json=settings.telemetry.log.format == "json")
+    app = ReloadableGateway(settings, Http1Transport(environ=os.environ), load=load, files=files)
     bound = bind(settings.server.host, settings.server.port)
     asked = ", ".join(f"{name} at {entry.url}" for name, entry in settings.upstreams.items())
     run(
         app,
         bound,
-        drain_s=settings.server.drain,
+        drain_s=lambda: app.config.server.drain,
         ready=lambda: print(f"Penstock gateway on {address_of(bound)}, asking {asked}. Ctrl-C stops it.", flush=True),
+        reload=app.ask,
     )
+
+
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _lay_over(given: dict[str, Any], options: dict[str, Any]) -> None:
+    """Put the options that were given on top of what the file and the environment say."""
+    for key, value in options.items():
+        if isinstance(value, dict):
+            section = given.setdefault(key, {})
+            if isinstance(section, dict):  # else it is wrong, which `check` says better
+                _lay_over(section, value)
+        elif value is not None:
+            given[key] = value

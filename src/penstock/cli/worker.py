@@ -41,7 +41,7 @@ def worker(
     run(
         application(engine, Http1Transport(), bus),
         bound,
-        drain_s=10,
+        drain_s=lambda: 10.0,
         ready=lambda: print(
             f"Penstock worker on {address_of(bound)}, running {engine.model}. Ctrl-C stops it.", flush=True
         ),

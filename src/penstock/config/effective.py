@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from penstock.config.model import Upstream
+    from penstock.config.model import Config, Upstream
 
 HIDDEN = "***"
 
@@ -67,6 +67,14 @@ def effective(path: str | Path | None, environ: Mapping[str, str]) -> list[Setti
     return found
 
 
+def differences(old: Config, new: Config) -> list[str]:
+    """The paths of the values that are not the same in both, in the order of the shape."""
+    before, after = dict(_leaves(old, (), plain=True)), dict(_leaves(new, (), plain=True))
+    both = {**before, **after}
+    missing = object()
+    return [".".join(key) for key in both if before.get(key, missing) != after.get(key, missing)]
+
+
 def _key(name: str, upstream: Upstream, environ: Mapping[str, str]) -> Setting | None:
     """No key of the file: whether the upstream's own key is set, and by which variable."""
     variables = upstream.key_variables
@@ -79,19 +87,24 @@ def _key(name: str, upstream: Upstream, environ: Mapping[str, str]) -> Setting |
     )
 
 
-def _leaves(struct: Struct, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(struct: Struct, key: tuple[str, ...], *, plain: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value with its path. `plain`: as it is, secrets and all; else as it may be shown."""
     for field in msgspec.structs.fields(struct):
         value, at = getattr(struct, field.name), (*key, field.encode_name)
         if isinstance(value, Struct):
-            yield from _leaves(value, at)
+            yield from _leaves(value, at, plain=plain)
         elif isinstance(value, dict) and value:
             for name, entry in value.items():
                 if isinstance(entry, Struct):
-                    yield from _leaves(entry, (*at, str(name)))
+                    yield from _leaves(entry, (*at, str(name)), plain=plain)
                 else:
-                    yield (*at, str(name)), HIDDEN if field.name in _SECRETS else _shown(written(entry))
+                    yield (*at, str(name)), entry if plain else _told(field.name, entry)
         elif not isinstance(value, UnsetType):
-            yield at, HIDDEN if field.name in _SECRETS and value else _shown(written(value))
+            yield at, value if plain else _told(field.name, value)
+
+
+def _told(name: str, value: Any) -> Any:
+    return HIDDEN if name in _SECRETS and value else _shown(written(value))
 
 
 def _shown(value: Any) -> Any:

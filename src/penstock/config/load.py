@@ -128,11 +128,7 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
                 f"In {where}, server.cors_origins: `{origin}` is no origin.",
                 fix="Write scheme, host and port alone: https://app.example.com",
             )
-    if not is_loopback(config.server.host) and not config.server.keys and config.server.keys_file is None:
-        raise ConfigError(
-            f"In {where}, server.host: at {config.server.host} others can reach the gateway, and there are no keys.",
-            fix="Make one with `penstock keys new NAME` and name its file in server.keys_file, or listen on 127.0.0.1.",
-        )
+    check_reach(config, where)
     if config.streaming.force_non_streaming and not config.streaming.fallback:
         raise ConfigError(
             f"In {where}, streaming: without fallback, force_non_streaming leaves no streams at all.",
@@ -146,6 +142,15 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
                 fix=_nearest(upstream_name, list(config.upstreams)),
             )
     return config
+
+
+def check_reach(config: Config, where: str) -> None:
+    """Whom others can reach has keys."""
+    if not is_loopback(config.server.host) and not config.server.keys and config.server.keys_file is None:
+        raise ConfigError(
+            f"In {where}, server.host: at {config.server.host} others can reach the gateway, and there are no keys.",
+            fix="Make one with `penstock keys new NAME` and name its file in server.keys_file, or listen on 127.0.0.1.",
+        )
 
 
 def targets(config: Config, environ: Mapping[str, str] | None = None) -> dict[str, Target]:

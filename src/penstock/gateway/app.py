@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +30,6 @@ from penstock.serving.route import chat_route
 from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
-from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.log import LogExporter
 from penstock.telemetry.exporters.sqlite import SqliteExporter
 from penstock.telemetry.recorder import recorded
@@ -42,13 +40,14 @@ if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.streams.handler import Handler
+    from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.base import Exporter
     from penstock.transport.base import Transport
 
 
-def gateway(config: Config, transport: Transport) -> App:
-    """The ASGI application. It owns `transport` from its startup to its shutdown."""
-    bus = Bus(exporters(config))
+def gateway(config: Config, transport: Transport, bus: Bus, running: Running | None = None) -> App:
+    """The ASGI application of one configuration. Whoever makes it starts and closes `transport` and `bus`."""
+    running = Running() if running is None else running
     windows = ContextWindows(transport)
     table = targets(config)
     routes = Routes(table)
@@ -85,16 +84,11 @@ def gateway(config: Config, transport: Transport) -> App:
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
 
-    running = Running()
-
     async def startup() -> None:
-        bus.start()
         windows.warm(table.values())
 
     async def shutdown() -> None:
         await windows.aclose()
-        await transport.aclose()
-        await asyncio.to_thread(bus.close)
 
     return App(
         {

@@ -184,6 +184,8 @@ class App:
         self._shutdown = shutdown
         #: the calls that are being answered
         self.running = Running() if running is None else running
+        self._requests = 0
+        self._idle: Callable[[], None] | None = None
         #: what ended the application from within; the server stops and its caller raises it
         self.failure: PenstockError | None = None
         self.on_failure: Callable[[], None] | None = None
@@ -206,9 +208,16 @@ class App:
                 route = self._no_route
             if self._door is not None:
                 route = self._door(scope, route)
-            await route(scope, receive, send)
+            self._requests += 1
+            try:
+                await route(scope, receive, send)
+            finally:
+                self._requests -= 1
+                if self._idle is not None and not self._requests:
+                    idle, self._idle = self._idle, None
+                    idle()
         elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await lifespan(receive, send, self.startup, self.shutdown)
         else:  # a WebSocket: nobody speaks it here
             await send({"type": "websocket.close", "code": 1000})
 
@@ -228,15 +237,31 @@ class App:
             error = UnknownRoute(f"There is no {path} here.", param="path", fix=f"Known paths: {known}.")
         await refuse(send, error, dialect, new_request_id())
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                if self._startup is not None:
-                    await self._startup()
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                if self._shutdown is not None:
-                    await self._shutdown()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+    async def startup(self) -> None:
+        if self._startup is not None:
+            await self._startup()
+
+    async def shutdown(self) -> None:
+        if self._shutdown is not None:
+            await self._shutdown()
+
+    def when_idle(self, idle: Callable[[], None]) -> None:
+        """Call this, once, when no request is being answered: now, if none is."""
+        if self._requests:
+            self._idle = idle
+        else:
+            idle()
+
+
+async def lifespan(
+    receive: Receive, send: Send, startup: Callable[[], Awaitable[None]], shutdown: Callable[[], Awaitable[None]]
+) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await startup()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

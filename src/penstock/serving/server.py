@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
@@ -19,10 +20,12 @@ from penstock.canon.errors import ConfigError
 from penstock.serving.connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
-    from penstock.serving.asgi import App
+    from penstock.canon.errors import PenstockError
+    from penstock.serving.asgi import Receive, Scope, Send
+    from penstock.serving.running import Running
 
 BACKLOG = 4096
 
@@ -66,13 +69,32 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], None] | None = None) -> None:
+class Application(Protocol):
+    """What a server runs: an ASGI application that tells what it is busy with, and may end itself."""
+
+    running: Running
+    failure: PenstockError | None
+    on_failure: Callable[[], None] | None
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
+
+
+def run(
+    app: Application,
+    bound: socket.socket,
+    *,
+    drain_s: Callable[[], float],
+    ready: Callable[[], None] | None = None,
+    reload: Callable[[], None] | None = None,
+) -> None:
     """Serve until a signal, or until the application fails, whose error is then raised.
 
-    `ready` is called when the first connection would be answered.
+    `ready` is called when the first connection would be answered; `drain_s` when the drain begins. SIGHUP calls
+    `reload`, where there is one.
     """
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=Connection,
         ws="none",
         lifespan="on",
@@ -83,7 +105,7 @@ def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], N
         proxy_headers=False,
         timeout_keep_alive=75,
     )
-    server = _Server(config, app, drain_s, ready)
+    server = _Server(config, app, drain_s, ready, reload)
     loop_factory = _uvloop()
     app.on_failure = server.stop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -93,11 +115,19 @@ def run(app: App, bound: socket.socket, *, drain_s: float, ready: Callable[[], N
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: App, drain_s: float, ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Application,
+        drain_s: Callable[[], float],
+        ready: Callable[[], None] | None,
+        reload: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
         self._ready = ready
+        self._reload = reload
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """As uvicorn's own, but a signal that was obeyed is over: the process ends with 0, not with the signal."""
@@ -110,6 +140,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._reload is not None and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         # What was loaded by now stays for good: the collector need not look at it again with every full round.
         gc.collect()
         gc.freeze()
@@ -125,7 +157,7 @@ class _Server(uvicorn.Server):
             bound.close()
         running, state = self._app.running, self.server_state
         running.is_draining = True
-        until = time.monotonic() + self._drain_s
+        until = time.monotonic() + self._drain_s()
         await self._wait(lambda: not state.tasks, until)
         if state.tasks:
             running.stop()

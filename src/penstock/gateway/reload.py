@@ -1,0 +1,208 @@
+"""The gateway, whose configuration may change while it runs.
+
+A new configuration makes a new application; requests that come from then on are its own, and those that run finish on
+the one that they began with, which ends when its last is answered. Connections to upstreams are shared, records go to
+the same exporters unless these changed. A configuration that is wrong changes nothing and is told in one line.
+
+It is read again when somebody asks (`ask`), and when one of its files has changed and has then been left alone for a
+moment. Where the gateway listens, and with how many processes, is settled when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penstock.canon.errors import PenstockError
+from penstock.config.effective import differences
+from penstock.config.load import check_reach
+from penstock.gateway.app import exporters, gateway
+from penstock.serving.asgi import lifespan
+from penstock.serving.logs import log_to
+from penstock.serving.running import Running
+from penstock.telemetry.bus import Bus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from pathlib import Path
+
+    from penstock.canon.wire import HttpRequest, HttpResponse
+    from penstock.config.model import Config
+    from penstock.serving.asgi import App, Receive, Scope, Send
+    from penstock.transport.base import Transport
+
+_log = logging.getLogger(__name__)
+
+#: how often the files are looked at
+LOOK_S = 1.0
+
+#: what a new configuration cannot change in a server that listens
+SETTLED = ("host", "port")
+
+#: changed keys that are named in a line
+_NAMED = 6
+
+Stamp = tuple[int, int, int] | None
+
+
+class ReloadableGateway:
+    """`load` reads the configuration, or raises the `ConfigError` that says why not. `files`: those that it is from.
+
+    The transport is closed with it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        transport: Transport,
+        *,
+        load: Callable[[], Config],
+        files: Callable[[Config], Iterable[Path]] = lambda config: (),
+        look_s: float = LOOK_S,
+    ) -> None:
+        self.config = config
+        self.running = Running()
+        self.failure: PenstockError | None = None
+        self.on_failure: Callable[[], None] | None = None
+        self._transport = transport
+        self._lent = _Lent(transport)
+        self._load = load
+        self._files = files
+        self._look_s = look_s
+        self._asked = asyncio.Event()
+        self._bus = Bus(exporters(config))
+        self._app = gateway(config, self._lent, self._bus, self.running)
+        self._older: dict[App, Bus] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return lifespan(receive, send, self._startup, self._shutdown)
+        return self._app(scope, receive, send)
+
+    def ask(self) -> None:
+        """Read the configuration again, soon. From the loop's thread."""
+        self._asked.set()
+
+    # --- from its start to its end ---
+
+    async def _startup(self) -> None:
+        self._bus.start()
+        await self._app.startup()
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _shutdown(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        self._older[self._app] = self._bus
+        for app in self._older:
+            await app.shutdown()
+        await self._transport.aclose()
+        for bus in set(self._older.values()):
+            await _close(bus)
+
+    async def _watch(self) -> None:
+        taken = seen = await asyncio.to_thread(self._stamps)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_s):
+                    await self._asked.wait()
+            is_asked = self._asked.is_set()
+            self._asked.clear()
+            now = await asyncio.to_thread(self._stamps)
+            # Not while somebody writes it: half a file is often a right one that says something else.
+            if is_asked or (now != taken and now == seen):
+                await self.reload()
+                taken = await asyncio.to_thread(self._stamps) if is_asked else now
+            seen = now
+
+    def _stamps(self) -> dict[Path, Stamp]:
+        return {path: _stamp(path) for path in self._files(self.config)}
+
+    # --- another configuration ---
+
+    async def reload(self) -> None:
+        """Take the configuration as it is now. Says what became of it; never raises for what is wrong with it."""
+        old = self.config
+        try:
+            found = await asyncio.to_thread(self._load)
+            config = _with_settled(found, old)
+            changes = differences(old, config)
+            if changes:
+                bus = self._bus if config.telemetry == old.telemetry else Bus(exporters(config))
+                app = gateway(config, self._lent, bus, self.running)
+        except PenstockError as error:
+            _log.error("The configuration stays as it was: %s", error)
+            return
+        for key in SETTLED:
+            before, wanted = getattr(old.server, key), getattr(found.server, key)
+            if before != wanted:
+                _log.warning("server.%s is %s until a restart, when it will be %s.", key, before, wanted)
+        if not changes:
+            _log.info("The configuration was read again and says what it said.")
+            return
+        if config.telemetry.log != old.telemetry.log:
+            log_to(as_json=config.telemetry.log.format == "json")
+        bus.start()
+        await app.startup()
+        former, former_bus = self._app, self._bus
+        self.config, self._app, self._bus = config, app, bus
+        self._older[former] = former_bus
+        former.when_idle(lambda: self._end(former))
+        named = ", ".join(changes[:_NAMED]) + (f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else "")
+        _log.info("A new configuration is in force: %s changed.", named)
+
+    def _end(self, app: App) -> None:
+        bus = self._older.pop(app, None)
+        if bus is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._ended(app, bus))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _ended(self, app: App, bus: Bus) -> None:
+        await app.shutdown()
+        if bus is not self._bus and bus not in self._older.values():
+            await _close(bus)
+
+
+class _Lent:
+    """A transport that is somebody else's to close."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def open(self, request: HttpRequest, *, connect_s: float | None = None) -> Coroutine[Any, Any, HttpResponse]:
+        return self._transport.open(request, connect_s=connect_s)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def _close(bus: Bus) -> None:
+    if not await asyncio.to_thread(bus.close):
+        for state in bus.states():
+            if state.lag:
+                _log.error("The exporter %s still hangs; %d records are lost.", state.name, state.lag)
+
+
+def _with_settled(config: Config, old: Config) -> Config:
+    """The new configuration, listening where the old one does: there it must be fit to listen."""
+    settled = {key: getattr(old.server, key) for key in SETTLED}
+    config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **settled))
+    check_reach(config, "the new configuration")
+    return config
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
