@@ -208,7 +208,7 @@ def test_an_array_that_broke_before_it_began_and_after_somebody_else_began_it():
     alone = ARRAY.encoder(model="gem-x", include_usage=True, request_id="req_1", created=0)
     assert json.loads(alone.error(Truncated("Cut.")) + b"]")[0]["error"]["code"] == 502
     resumed = ARRAY.encoder(model="gem-x", include_usage=True, request_id="req_1", created=0)
-    resumed.resumes = True
+    resumed.resume(b"{}")
     assert json.loads(b'[{"a":1}' + resumed.error(Truncated("Cut.")) + b"]")[1]["error"]["code"] == 502
 
 

@@ -92,12 +92,11 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """An encoder to which it matters what stands before its words: in an array, a comma or a bracket.
+    """An encoder to which it matters what stands before its words: a bracket in an array, a number that was counted."""
 
-    `resumes`: something of the stream was written already, by somebody else.
-    """
-
-    resumes: bool
+    def resume(self, last: bytes) -> None:
+        """Something of the stream was written already, by somebody else; `last` is its last payload."""
+        ...
 
 
 class Reader(Protocol):

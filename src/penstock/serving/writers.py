@@ -84,9 +84,12 @@ class Verbatim:
         self._said_error = False
         self._lacks_names = False
         self._last: list[Frame] = []
+        self._said: bytes | None = None  # the payload of the last frame that had one
 
     def write(self, batch: Batch) -> bytes:
         frames = self._last = batch.frames
+        if frames and frames[-1].data is not None:
+            self._said = frames[-1].data
         if not batch.marks and self._alias is None:
             return frames[0].raw if len(frames) == 1 else batch.raw
         marks = dict(batch.marks)
@@ -118,8 +121,8 @@ class Verbatim:
     def failed(self, error: PenstockError, encoder: Encoder) -> bytes:
         if self._said_error and isinstance(error, StreamedError):
             return self._closed_line()  # the provider's own words have passed
-        if self._last and isinstance(encoder, Resumable):
-            encoder.resumes = True
+        if self._said is not None and isinstance(encoder, Resumable):
+            encoder.resume(self._said)
         return self._closed_line() + encoder.error(error)
 
     def _closed_line(self) -> bytes:

@@ -156,19 +156,22 @@ class ArrayEncoder(StreamEncoder):
 
     Line ends between the elements keep it alive. The array is closed by a complete reply alone: after an error, which
     is an element `{"error": …}`, it stays open. A client that reads it piece by piece finds the error as it comes, and
-    one that reads it whole cannot take it for an answer. `resumes`: elements were written before, by somebody else.
+    one that reads it whole cannot take it for an answer.
     """
 
     _close = b""
 
     def __init__(self, *, model: str | None, include_usage: bool = True, request_id: str, created: int = 0) -> None:
         super().__init__(model=model, include_usage=include_usage, request_id=request_id, created=created)
-        self.resumes = False
+        self._is_open = False
+
+    def resume(self, last: bytes) -> None:
+        self._is_open = True
 
     def _opened(self) -> bytes:
-        if self.resumes:
+        if self._is_open:
             return b",\n"
-        self.resumes = True
+        self._is_open = True
         return b"["
 
     def _finish(self, finish: Finish, out: list[bytes]) -> None:

@@ -28,6 +28,7 @@ from penstock.canon.events import (
     ToolCall,
     UsageUpdate,
 )
+from penstock.dialects.base import load_json
 from penstock.dialects.openai_responses.errors import failure, flat_error
 from penstock.dialects.openai_responses.wire import (
     INCOMPLETE_WORDS,
@@ -130,6 +131,13 @@ class ResponsesEncoder:
             failed = {"status": "failed", "error": failure(error), "output": self._done(), "usage": None}
             self._say(out, "response.failed", response={**self._head, **failed})
         return b"".join(out)
+
+    def resume(self, last: bytes) -> None:
+        """The upstream has counted so far: clients that come back for more go by these numbers."""
+        found = load_json(last)
+        number = found.get("sequence_number") if isinstance(found, dict) else None
+        if isinstance(number, int):
+            self._number = number + 1
 
     def _say(self, out: list[bytes], kind: str, **fields: Any) -> None:
         out.append(write_event(_json({"type": kind, **fields, "sequence_number": self._number}), kind))
