@@ -94,7 +94,7 @@ FAULTS: dict[str, Row] = {
         f"error-{shape}": Row(f"an error as {shape} sends it, after N pieces of content", endings.error(shape), 2)
         for shape in endings.ERRORS
     },
-    "pings": Row("signs of life, and never content", looks.pings),
+    "pings": Row("signs of life, and no content after N pieces of it", looks.pings, 0),
     "endless": Row("content without an end", looks.endless),
     "giant": Row("a frame of more than a megabyte", looks.giant),
     "crlf": Row("CRLF for line ends", looks.mapped(lambda data: data.replace(b"\n", b"\r\n"))),

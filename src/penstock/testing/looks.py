@@ -164,9 +164,10 @@ def endless(plan: Plan, number: int, dialect: Dialect) -> Plan:
 
 
 def pings(plan: Plan, number: int, dialect: Dialect) -> Plan:
-    """Nothing but signs of life."""
+    """Nothing but signs of life, behind N pieces of content, which are said once."""
+    before = (replace(piece, kind="start") for piece in kept(plan, number))
     ping = Piece(dialect.heartbeat or b"\n", "content", 0.05)
-    return replace(plan, pieces=(*kept(plan, 0), ping), repeats=True)
+    return replace(plan, pieces=(*before, ping), repeats=True)
 
 
 # --- fields that nobody knows, and fields that are missing ------------------------------------------------------------
