@@ -19,6 +19,7 @@ class Said:
     """What a client of a stream, or of a document, has been told."""
 
     text: str = ""
+    reasoning: str = ""
     calls: list[tuple[str, str]] = field(default_factory=list)  # name, argument text
     stops: list[str] = field(default_factory=list)  # every stop reason that was said
     usage: tuple[int, int] | None = None
@@ -157,7 +158,8 @@ class ChatWire:
         said = Said(choice["message"]["content"] or "", stops=[choice["finish_reason"]], models={found["model"]})
         for call in choice["message"].get("tool_calls") or ():
             said.calls.append((call["function"]["name"], call["function"]["arguments"]))
-        said.usage = (found["usage"]["prompt_tokens"], found["usage"]["completion_tokens"])
+        if usage := found.get("usage"):
+            said.usage = (usage["prompt_tokens"], usage["completion_tokens"])
         return said
 
 
@@ -277,7 +279,8 @@ class MessagesWire:
         said = Said(stops=[found["stop_reason"]], models={found["model"]})
         said.text = "".join(block["text"] for block in found["content"] if block["type"] == "text")
         said.calls = [(b["name"], json.dumps(b["input"])) for b in found["content"] if b["type"] == "tool_use"]
-        said.usage = (found["usage"]["input_tokens"], found["usage"]["output_tokens"])
+        if usage := found.get("usage"):
+            said.usage = (usage["input_tokens"], usage["output_tokens"])
         return said
 
 

@@ -1,16 +1,21 @@
-"""One scripted upstream, and three gateways before it: as configured by default, in a hurry, and with a quick pulse."""
+"""Three gateways before a scripted upstream (as configured by default, in a hurry, with a quick pulse); the same three
+before the simulator, with an upstream of every client dialect."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock.testing import Upstream as Simulator
+from tests.contract.simulated import SCRIPT, Bench, simulators_config
 from tests.gateways import Asked, Gateway, serving, two_upstreams
 from tests.upstreams import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 #: `hurried`'s clocks, in seconds
 FIRST_CONTENT_S = IDLE_S = 0.3
@@ -57,3 +62,39 @@ def beating(scripted: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     config = two_upstreams(scripted, heartbeat={"interval": "50ms"}, server={"max_body": "1MiB"})
     with serving(config, tmp_path_factory.mktemp("beating")) as running:
         yield running
+
+
+# --- before the simulator ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    with Simulator(SCRIPT) as simulator:
+        yield simulator
+
+
+@contextmanager
+def _bench(simulator: Simulator, folder: Path, **more: object) -> Iterator[Bench]:
+    with serving(simulators_config(simulator, **more), folder, "--store", "off") as running:
+        yield Bench(simulator, running)
+
+
+@pytest.fixture(scope="session")
+def bench(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with _bench(simulator, tmp_path_factory.mktemp("bench")) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="session")
+def hurried_bench(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    clocks = {"first_content": FIRST_CONTENT_S, "idle": IDLE_S, "silence": SILENCE_S, "total": TOTAL_S}
+    with _bench(simulator, tmp_path_factory.mktemp("hurried-bench"), timeouts=clocks) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="session")
+def beating_bench(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A heartbeat each 50 ms, and a body of at most 1 MiB."""
+    more = {"heartbeat": {"interval": "50ms"}, "server": {"max_body": "1MiB"}}
+    with _bench(simulator, tmp_path_factory.mktemp("beating-bench"), **more) as bench:
+        yield bench

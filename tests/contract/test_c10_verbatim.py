@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.simulated import Pair as AnyPair
+from tests.contract.simulated import Told, check_whole, each_form
 from tests.corpus import each
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, MESSAGES, Pair, each_client
 
 if TYPE_CHECKING:
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
     from tests.corpus import Recording
     from tests.gateways import Asked, Gateway
     from tests.upstreams import Upstream
@@ -203,3 +207,52 @@ def test_c10_an_error_body_of_the_same_dialect_passes(
     upstream.answers(document(sent, status=status, retry_after="7"))
     asked = gateway.ask(Pair(wire, wire))
     assert (asked.status, asked.body(), asked.headers["retry-after"]) == (status, sent, "7")
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+@each_form
+@pytest.mark.parametrize("looks", ["", "unknown-fields", "crlf", "one-write", "unknown-fields+bytewise"])
+def test_c10_every_dialect_passes_byte_for_byte(looks: str, client: Client, bench: Bench) -> None:
+    told = bench.tell(AnyPair(client, client.dialect), looks, "thought" if client.has_thoughts else "text")
+    assert told.body == bytes(bench.the_one(told.model).sent)
+    assert bench.record(told.model)["outcome"] == "complete"
+
+
+@each_form
+@pytest.mark.parametrize("looks", ["", "unknown-fields"])
+def test_c10_every_dialects_document_passes_byte_for_byte(looks: str, client: Client, bench: Bench) -> None:
+    told = bench.tell(AnyPair(client, client.dialect), looks, "text", stream=False)
+    assert told.body == bytes(bench.the_one(told.model).sent)
+
+
+@each_form
+def test_c10_every_dialects_request_passes_byte_for_byte(client: Client, bench: Bench) -> None:
+    for stream in (True, False):
+        model = bench.model(client.dialect)
+        said = {**client.body(model, stream, "Äh? 🐎"), "unknown": {"Ä": [1.0, 2e3]}, "x": None}
+        body = json.dumps(said, indent=3).encode()
+        bench.gateway.send("POST", client.path(model, stream), body).body()
+        assert bench.the_one(model).body == body
+
+
+@each_form
+def test_c10_in_every_dialect_an_alias_changes_the_models_name_and_nothing_else(client: Client, bench: Bench) -> None:
+    pair, alias = AnyPair(client, client.dialect), f"alias-{client.dialect}"
+    before = len(bench.seen("real"))
+    asked = bench.ask(pair, alias)
+    body = asked.body()
+    check_whole(pair, Told(asked, client, alias, True, body, 0.0))
+    seen = bench.seen("real")[before].wait_over()
+    key = client.model_key.encode()
+    assert b'"%b":"real"' % key in seen.sent
+    assert body == bytes(seen.sent).replace(b'"%b":"real"' % key, b'"%b":"%b"' % (key, alias.encode()))
+
+
+@each_form
+def test_c10_in_every_dialect_a_doubled_end_passes_once(client: Client, bench: Bench) -> None:
+    told = bench.tell(AnyPair(client, client.dialect), "double-done")
+    sent = bytes(bench.the_one(told.model).sent)
+    assert sent.startswith(told.body)
+    check_whole(AnyPair(client, client.dialect), told)

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.simulated import USAGE, at_once, each_form
+from tests.contract.simulated import check_whole as check_told
 from tests.gateways import a_model
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, STOPPED, each_pair
 
 if TYPE_CHECKING:
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.upstreams import Upstream
     from tests.wires import Pair
@@ -110,3 +115,47 @@ def test_c12_a_stream_that_is_one_is_not_called_synthetic(pair: Pair, upstream: 
     asked.body()
     assert "x-penstock-synthetic" not in asked.headers
     assert gateway.record(asked.request_id)["synthetic"] is False
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+@each_form
+@pytest.mark.parametrize("kind", ["text", "call"])
+def test_c12_in_every_pair_a_document_becomes_a_stream(kind: str, client: Client, bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        said = kind if pair.can(kind) else "text"
+        told = bench.tell(pair, "json", said)
+        check_told(pair, told, said)
+        assert told.said.terminators == 1
+        assert told.asked.headers["x-penstock-synthetic"] == "true"
+        record = bench.record(told.model)
+        assert (record["outcome"], record["synthetic"]) == ("complete", True)
+        assert record["finish_reason"] == ("tool_calls" if said == "call" else "stop")
+
+    at_once(check, client)
+
+
+@each_form
+@pytest.mark.parametrize("kind", ["text", "call"])
+def test_c12_in_every_pair_a_stream_becomes_a_document(kind: str, client: Client, bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        said = kind if pair.can(kind) else "text"
+        told = bench.tell(pair, "sse", said, stream=False)
+        # Nobody asks for usage in a document: a stream of OpenAI's that comes instead has none.
+        has_usage = pair.upstream not in ("openai-chat", "openai-completions")
+        check_told(pair, told, said, usage=USAGE if has_usage else told.said.usage)
+        assert "x-penstock-synthetic" not in told.asked.headers
+        assert bench.record(told.model)["synthetic"] is False
+
+    at_once(check, client)
+
+
+def test_c12_in_every_pair_heartbeats_fill_the_time_in_which_the_upstream_thinks(beating_bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        told = beating_bench.tell(pair, "slow-head-175+json", "text")
+        check_told(pair, told, "text")
+        assert told.said.heartbeats >= (1 if pair.client.heartbeat else 0)
+        assert beating_bench.record(told.model)["synthetic"] is True
+
+    at_once(check)

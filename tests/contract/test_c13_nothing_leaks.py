@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.simulated import ERROR_FAULTS, at_once, each_form
 from tests.gateways import KEYS, serving, two_upstreams, until
 from tests.upstreams import Answer, Upstream, document, sse
 from tests.wires import PAIRS, WIRES, each_pair
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.upstreams import Exchange
     from tests.wires import Pair, Wire
@@ -167,3 +171,27 @@ def test_c13_nothing_is_left_after_300_requests_of_every_ending(own_upstream: Up
         outcomes = {record["outcome"] for record in gateway.records()}
         assert outcomes == {"complete", "truncated", "upstream_error", "cancelled"}
     until(lambda: upstream.live == 0, "the last go with the gateway")
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+@each_form
+def test_c13_in_every_pair_nobodys_key_or_words_go_where_they_should_not(client: Client, bench: Bench) -> None:
+    """The upstream gets its own key and not the client's; the log gets neither, and no word of what was said."""
+
+    def check(pair: AnyPair) -> None:
+        key = client.key_headers(CLIENT_KEY)
+        faults = ("", "status-401", f"{ERROR_FAULTS[pair.upstream]}-2", "cut-after-2")
+        for told in [bench.tell(pair, fault, headers=key, prompt=PROMPT) for fault in faults]:
+            (seen,) = bench.seen(told.model)
+            assert PROMPT.encode() in seen.body
+            assert CLIENT_KEY not in f"{seen.path} {seen.headers}"
+            assert len([value for value in seen.headers.values() if KEYS["CHAT_KEY"] in value]) == 1
+            assert KEYS["CHAT_KEY"].encode() not in told.body
+            record = json.dumps(bench.record(told.model))
+            for secret in (PROMPT, CLIENT_KEY, KEYS["CHAT_KEY"], "two"):
+                assert secret not in record
+
+    at_once(check, client)
+    assert bench.gateway.stderr == ""

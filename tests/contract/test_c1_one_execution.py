@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.simulated import ERROR_FAULTS, at_once, each_form
 from tests.gateways import a_model, serving, two_upstreams
 from tests.upstreams import Answer, Gate, Upstream, document, sse
 from tests.wires import PAIRS, each_pair
@@ -14,6 +15,9 @@ from tests.wires import PAIRS, each_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.wires import Pair, Wire
 
@@ -128,3 +132,24 @@ def test_c1_a_request_that_is_refused_is_not_executed(upstream: Upstream, gatewa
     for pair in PAIRS:
         assert b"not valid JSON" in gateway.post(pair.client, b'{"model": ').body()
     assert upstream.exchanges == []
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+@each_form
+def test_c1_every_pair_executes_as_often_as_its_record_says(client: Client, bench: Bench) -> None:
+    """Once, where the reply had begun."""
+
+    def check(pair: AnyPair) -> None:
+        faults = ("", "cut-after-2", f"{ERROR_FAULTS[pair.upstream]}-2", "status-429", "no-answer")
+        asked = [
+            (fault, stream, bench.tell(pair, fault, stream=stream)) for fault in faults for stream in (True, False)
+        ]
+        for fault, stream, told in asked:
+            executions = len(bench.seen(told.model))
+            assert executions == bench.record(told.model)["attempts"], fault
+            if stream and told.status == 200:
+                assert executions == 1, fault
+
+    at_once(check, client)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.simulated import WORDS, at_once
 from tests.upstreams import Gate, Piece, sse
 from tests.wires import CHAT, MESSAGES, Pair, each_client, each_pair
 
 if TYPE_CHECKING:
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.upstreams import Upstream
     from tests.wires import Wire
@@ -138,3 +141,27 @@ def test_c2_a_pair_that_translates_has_blocks_of_its_own_at_once(upstream: Upstr
         assert word in asked.frame()
         gate.open()
         assert asked.said().text == "One"
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+def test_c2_every_pair_hears_each_word_before_the_next_is_sent(bench: Bench) -> None:
+    """Both moments are taken in this process: when the simulator wrote a word, and when the client had read it."""
+
+    def check(pair: AnyPair) -> None:
+        model = bench.model(pair.upstream, kind="slow")
+        asked = bench.ask(pair, model)
+        heard, read_at = b"", list[float]()
+        while len(read_at) < len(WORDS):
+            data = asked.receive()
+            assert data, f"the stream ended after {heard!r}"
+            heard += data
+            while len(read_at) < len(WORDS) and json.dumps(WORDS[len(read_at)]).encode() in heard:
+                read_at.append(time.monotonic())
+        asked.socket.close()
+        sent_at = bench.the_one(model).content_at
+        for number in range(len(WORDS) - 1):
+            assert read_at[number] < sent_at[number + 1], f"{WORDS[number]!r} came when the next had been sent"
+
+    at_once(check)

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.clients import CLIENTS
+from tests.contract.simulated import ALL_PAIRS, UPSTREAMS, check_whole
+from tests.contract.simulated import Pair as AnyPair
 from tests.upstreams import Answer, sse
 from tests.wires import PAIRS, each_pair
 
 if TYPE_CHECKING:
+    from tests.contract.simulated import Bench
     from tests.gateways import Gateway
     from tests.upstreams import Exchange, Upstream
     from tests.wires import Pair
@@ -86,3 +90,25 @@ def test_c3_streams_side_by_side_are_not_mixed(upstream: Upstream, gateway: Gate
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(ask, range(64)))
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+SAID = [(pair, kind) for pair in ALL_PAIRS for kind in ("text", "thought", "call") if pair.can(kind)]
+
+
+@pytest.mark.parametrize(("pair", "kind"), SAID, ids=[f"{kind}, {pair}" for pair, kind in SAID])
+def test_c3_every_pair_is_told_everything_once(pair: AnyPair, kind: str, bench: Bench) -> None:
+    """As it comes, frame by frame; and in one read, where a relay has everything at hand to fold or to lose."""
+    for looks in ("", "one-write"):
+        check_whole(pair, bench.tell(pair, looks, kind), kind)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_c3_every_upstream_may_cut_its_bytes_anywhere(upstream: str, bench: Bench) -> None:
+    """Each byte in a write of its own, translated and as it is."""
+    for client in CLIENTS:
+        if client.name in ("openai-chat", "anthropic-messages") or client.dialect == upstream:
+            pair = AnyPair(client, upstream)
+            check_whole(pair, bench.tell(pair, "bytewise", "text"), "text")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.simulated import ERROR_FAULTS, WORDS, at_once, check_whole, each_form
+from tests.contract.simulated import Pair as AnyPair
+from tests.contract.simulated import check_failed as check_told
 from tests.gateways import until
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, MESSAGES, STOPPED, Pair, each_client, each_pair
@@ -16,6 +19,8 @@ from tests.wires import CHAT, MESSAGES, STOPPED, Pair, each_client, each_pair
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
     from tests.gateways import Gateway
     from tests.upstreams import Upstream
     from tests.wires import Said, Wire
@@ -202,3 +207,74 @@ def test_c4_records_in_the_store_and_on_the_log_agree(upstream: Upstream, gatewa
     assert {key: stored[key] for key in ("outcome", "error_type", "finish_reason", "http_status")} == {
         key: logged[key] for key in ("outcome", "error_type", "finish_reason", "http_status")
     }
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+#: how the simulator breaks off → what had been said
+BROKEN = {
+    "cut-after-2": WORDS[:2],
+    "reset-after-2": WORDS[:2],
+    "end-after-2": WORDS[:2],
+    "cut-inside-2": WORDS[:1],
+}
+
+
+@each_form
+@pytest.mark.parametrize("fault", BROKEN)
+def test_c4_in_every_pair_a_cut_is_an_error_and_never_a_normal_end(fault: str, client: Client, bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        told = bench.tell(pair, fault)
+        assert told.status == 200
+        error = check_told(told.said, "".join(BROKEN[fault]))
+        assert "without" in error or "before" in error
+        record = bench.record(told.model)
+        assert (record["outcome"], record["error_type"], record["finish_reason"]) == ("truncated", "truncated", None)
+
+    at_once(check, client)
+
+
+@each_form
+def test_c4_in_every_pair_an_error_in_the_stream_ends_it(client: Client, bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        told = bench.tell(pair, f"{ERROR_FAULTS[pair.upstream]}-2")
+        assert "It broke." in check_told(told.said, "".join(WORDS[:2]))
+        record = bench.record(told.model)
+        assert (record["outcome"], record["error_type"]) == ("upstream_error", "streamed_error")
+
+    at_once(check, client)
+
+
+@each_form
+def test_c4_in_every_pair_only_a_proved_end_is_complete(client: Client, bench: Bench) -> None:
+    """Whatever stands behind it."""
+
+    def check(pair: AnyPair) -> None:
+        for told in [bench.tell(pair, looks) for looks in ("", "double-done", "garbage")]:
+            check_whole(pair, told)
+            assert told.said.terminators == 1
+            record = bench.record(told.model)
+            assert (record["outcome"], record["finish_reason"], record["error_type"]) == ("complete", "stop", None)
+
+    at_once(check, client)
+
+
+@each_form
+def test_c4_in_every_pair_a_document_that_breaks_off_is_an_error(client: Client, bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        for fault in ("cut-bytes-60", f"sse+{ERROR_FAULTS[pair.upstream]}-2"):
+            told = bench.tell(pair, fault, stream=False)
+            assert told.status >= 500, fault
+            (error,) = told.said.errors
+            assert error["message"]
+            assert bench.record(told.model)["outcome"] in ("truncated", "upstream_error")
+
+    at_once(check, client)
+
+
+@each_form
+def test_c4_to_every_client_a_terminator_without_a_finish_proves_nothing(client: Client, bench: Bench) -> None:
+    told = bench.tell(AnyPair(client, "openai-chat"), "no-finish")
+    check_told(told.said, "".join(WORDS))
+    assert bench.record(told.model)["outcome"] == "truncated"

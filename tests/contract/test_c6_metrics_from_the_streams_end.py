@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.simulated import ERROR_FAULTS, USAGE, at_once, each_form
 from tests.gateways import a_model, until
 from tests.upstreams import Answer, Gate, Piece, document, sse
 from tests.wires import CHAT, Pair, each_pair
@@ -14,6 +15,9 @@ from tests.wires import CHAT, Pair, each_pair
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.upstreams import Upstream
     from tests.wires import Wire
@@ -188,3 +192,31 @@ def test_c6_calls_in_flight_are_counted(pair: Pair, upstream: Upstream, gateway:
         asked.body()
         ids.append(asked.request_id)
     assert [gateway.record(one)["concurrent"] for one in ids] == [1, 2, 3]
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+@each_form
+def test_c6_every_pair_leaves_one_record_of_what_was_reported(client: Client, bench: Bench) -> None:
+    """The usage, wherever in the reply it stood; null where nobody told it; one record per request and ending."""
+
+    def check(pair: AnyPair) -> None:
+        faults = ("", "usage-never", f"{ERROR_FAULTS[pair.upstream]}-2", "status-429")
+        asked = [
+            (fault, stream, bench.tell(pair, fault, stream=stream)) for fault in faults for stream in (True, False)
+        ]
+        for fault, stream, told in asked:
+            record = bench.record(told.model)
+            assert (record["dialect_in"], record["dialect_out"]) == (pair.client.dialect, pair.upstream)
+            assert (record["stream"], record["http_status"]) == (stream, told.status)
+            assert bench.records(told.model) == 1
+            if fault == "":
+                assert (record["prompt_tokens"], record["completion_tokens"]) == USAGE
+                assert (record["usage_source"], record["outcome"]) == ("reported", "complete")
+                assert told.said.usage == USAGE
+            elif fault == "usage-never":
+                assert (record["prompt_tokens"], record["completion_tokens"]) == (None, None)
+                assert (record["usage_source"], record["context_used"]) == (None, None)
+
+    at_once(check, client)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.clients import CLIENTS
+from tests.contract.simulated import UPSTREAMS, WORDS, each_form
+from tests.contract.simulated import Pair as AnyPair
 from tests.gateways import a_model
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, Pair, each_client, each_pair
@@ -17,6 +20,8 @@ from tests.wires import CHAT, Pair, each_client, each_pair
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
     from tests.gateways import Asked, Gateway
     from tests.upstreams import Exchange, Upstream
     from tests.wires import Wire
@@ -160,3 +165,57 @@ def test_c7_who_leaves_after_the_whole_answer_has_cancelled_nothing(
     upstream.answers(document(wire.document()))
     assert gateway.ask(pair, stream=False).said().text == "Hello"
     assert upstream.wait_for(2).closed_at is None
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+def check_closed(bench: Bench, pair: AnyPair, fault: str, *, stream: bool = True) -> dict[str, Any]:
+    """The client leaves, in the best of three rounds within the limit. Its record."""
+    took_s = []
+    for _ in range(3):
+        model = bench.model(pair.upstream, fault)
+        asked = bench.ask(pair, model, stream=stream)
+        bench.wait_seen(model)
+        heard = b""
+        while fault == "stall-after-2" and WORDS[1].encode() not in heard:
+            heard += asked.receive()
+        bench.gateway.pass_through()
+        left_at = asked.leave()
+        closed_at = bench.the_one(model).closed_at
+        assert closed_at is not None, "the upstream was left alone to the end"
+        took_s.append(closed_at - left_at)
+        if took_s[-1] < LIMIT_S:
+            break
+    assert min(took_s) < LIMIT_S, took_s
+    return bench.record(model)
+
+
+@each_form
+def test_c7_every_client_that_leaves_takes_its_upstream_with_it(client: Client, bench: Bench) -> None:
+    """In the middle of a stream, passed as it is and translated; and before any answer, streaming or not."""
+    other = next(name for name in UPSTREAMS if name != client.dialect)
+    for pair in (AnyPair(client, client.dialect), AnyPair(client, other)):
+        record = check_closed(bench, pair, "stall-after-2")
+        check_cancelled(record)
+        assert record["chunks"] == 2
+    for stream in (True, False):
+        check_cancelled(check_closed(bench, AnyPair(client, other), "silent", stream=stream))
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_c7_every_upstream_is_left_in_the_middle_of_what_it_says(upstream: str, bench: Bench) -> None:
+    """Four seconds of words, of which two are heard. The rest is not produced."""
+    for client in (CLIENTS[0], CLIENTS[3]):
+        pair = AnyPair(client, upstream)
+        model = bench.model(upstream, kind="long")
+        asked = bench.ask(pair, model)
+        heard = b""
+        while WORDS[1].encode() not in heard:
+            heard += asked.receive()
+        asked.leave()
+        seen = bench.the_one(model)
+        assert seen.closed_at is not None, "the upstream was left alone to the end"
+        assert len(seen.content_at) < 20
+        assert seen.written_after_close_bytes < 2000  # a piece or two may cross
+        check_cancelled(bench.record(model))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.conftest import FIRST_CONTENT_S, IDLE_S, SILENCE_S, TOTAL_S
+from tests.contract.simulated import WORDS, at_once, check_failed
 from tests.gateways import Gateway, serving, two_upstreams
 from tests.upstreams import Answer, Gate, Piece, sse
 from tests.wires import Pair, each_client, each_pair
@@ -20,6 +21,8 @@ from tests.wires import Pair, each_client, each_pair
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Asked
     from tests.upstreams import Upstream
     from tests.wires import Wire
@@ -152,3 +155,47 @@ def test_c8_connect_has_a_clock_of_its_own(stream: bool, wire: Wire, before_the_
     asked = before_the_deaf.ask(Pair(wire, wire), stream=stream)
     check_timed_out(before_the_deaf, asked, "connect", 0.2, began)
     assert asked.status == 504
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+#: what the simulator does → the clock that ends it, its limit, what had been said
+STALLS: dict[str, tuple[str, float, tuple[str, ...]]] = {
+    "silent": ("silence", SILENCE_S, ()),
+    "pings": ("first_content", FIRST_CONTENT_S, ()),
+    "pings-2": ("idle", IDLE_S, WORDS[:2]),
+    "stall-after-2": ("silence", SILENCE_S, WORDS[:2]),
+}
+
+
+@pytest.mark.parametrize("fault", STALLS)
+def test_c8_in_every_pair_each_stall_is_ended_by_its_own_clock(fault: str, hurried_bench: Bench) -> None:
+    clock, limit_s, words = STALLS[fault]
+
+    def check(pair: AnyPair) -> None:
+        told = hurried_bench.tell(pair, fault)
+        assert limit_s <= told.took_s < limit_s + 2.0
+        record = hurried_bench.record(told.model)
+        assert (record["outcome"], record["error_type"]) == ("timeout", f"timeout_{clock}")
+        assert record["http_status"] == told.status
+        assert limit_s * 1000 <= record["duration_ms"] < limit_s * 1000 + 1000
+        if told.status == 200:
+            assert f"timeouts.{clock}" in check_failed(told.said, "".join(words))
+        else:  # nothing had been said that this client's wire has a word for
+            assert (told.status, words) == (504, ())
+            assert f"timeouts.{clock}" in str(told.said.errors)
+        assert hurried_bench.the_one(told.model).closed_at is not None
+
+    at_once(check)
+
+
+def test_c8_in_every_pair_the_total_ends_what_never_stops_talking(hurried_bench: Bench) -> None:
+    def check(pair: AnyPair) -> None:
+        told = hurried_bench.tell(pair, kind="long")
+        assert TOTAL_S <= told.took_s < TOTAL_S + 2.0
+        assert "timeouts.total" in check_failed(told.said)
+        record = hurried_bench.record(told.model)
+        assert record["error_type"] == "timeout_total"
+        assert record["chunks"] >= 4
+
+    at_once(check)

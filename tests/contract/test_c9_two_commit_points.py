@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.simulated import ERROR_FAULTS, WORDS, at_once, check_failed, each_form
 from tests.upstreams import Answer, Gate, document, sse
 from tests.wires import CHAT, Pair, each_client, each_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.contract.clients import Client
+    from tests.contract.simulated import Bench
+    from tests.contract.simulated import Pair as AnyPair
     from tests.gateways import Gateway
     from tests.upstreams import Upstream
     from tests.wires import Wire
@@ -140,3 +144,59 @@ def test_c9_a_document_has_no_heartbeats(wire: Wire, upstream: Upstream, beating
     asked = beating.ask(Pair(wire, wire), stream=False)
     assert asked.body() == wire.document()
     assert beating.record(asked.request_id)["heartbeats"] == 0
+
+
+# --- every form of client before every upstream -----------------------------------------------------------------------
+
+
+#: what happens before the reply → the status
+REFUSALS = {"status-400": 400, "status-429": 429, "status-503": 503, "no-answer": 502, "html": 502}
+
+
+@each_form
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
+def test_c9_in_every_pair_a_failure_before_the_stream_is_a_status(stream: bool, client: Client, bench: Bench) -> None:
+    """In the client's dialect, whosever words they are."""
+
+    def check(pair: AnyPair) -> None:
+        for fault, told in [(fault, bench.tell(pair, fault, stream=stream)) for fault in REFUSALS]:
+            assert (told.status, told.asked.headers["content-type"]) == (REFUSALS[fault], "application/json"), fault
+            (error,) = told.said.errors
+            assert error["message"]
+            assert "retry-after" in told.asked.headers or fault not in ("status-429", "status-503")
+            record = bench.record(told.model)
+            assert (record["outcome"], record["http_status"]) == ("upstream_error", told.status)
+
+    at_once(check, client)
+
+
+@each_form
+def test_c9_in_every_pair_what_fails_after_content_is_said_in_the_stream_and_not_repeated(
+    client: Client, bench: Bench
+) -> None:
+    def check(pair: AnyPair) -> None:
+        told = bench.tell(pair, f"{ERROR_FAULTS[pair.upstream]}-1")
+        assert told.status == 200
+        check_failed(told.said, WORDS[0])
+        assert len(bench.seen(told.model)) == 1
+
+    at_once(check, client)
+
+
+@pytest.mark.parametrize("fault", ["status-503", "no-answer", "html"])
+def test_c9_in_every_pair_what_fails_after_a_heartbeat_is_said_in_the_stream(fault: str, beating_bench: Bench) -> None:
+    """Where the client's dialect has heartbeats. Ollama's has none: there it is a status, however late."""
+
+    def check(pair: AnyPair) -> None:
+        told = beating_bench.tell(pair, f"slow-head-175+{fault}")
+        record = beating_bench.record(told.model)
+        assert (record["outcome"], record["http_status"]) == ("upstream_error", told.status)
+        if not pair.client.heartbeat:
+            assert (told.status, len(told.said.errors)) == (REFUSALS[fault], 1)
+            return
+        assert told.status == 200
+        check_failed(told.said, "")
+        assert told.said.heartbeats >= 1
+        assert told.said.heartbeats - record["heartbeats"] in (0, 1)  # one may be on its way when the failure comes
+
+    at_once(check)
