@@ -84,6 +84,7 @@ def test_the_defaults():
         "streaming.capability_ttl": 300,
         "streaming.fallback": True,
         "telemetry.log.format": "pretty",
+        "telemetry.prometheus.enabled": True,
         "telemetry.store.path": "penstock.db",
         "telemetry.store.keep": 30 * 86400,
     }
@@ -109,6 +110,7 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "streaming.force_non_streaming": True,
         "streaming.fallback": False,
         "telemetry.log.format": "json",
+        "telemetry.prometheus.enabled": False,
         "telemetry.store.path": "other.db",
         "server.host": "127.0.0.2",
         "server.keys": ({"name": "a", "env": "KEY_A"},),

@@ -132,6 +132,13 @@ class Store(Struct, frozen=True, forbid_unknown_fields=True):
     keep: Duration = Duration(30 * 86400)
 
 
+class Prometheus(Struct, frozen=True, forbid_unknown_fields=True):
+    """Counters and histograms of all calls at `GET /metrics`."""
+
+    #: whether there is such a page
+    enabled: bool = True
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """Where records go."""
 
@@ -139,6 +146,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     log: Log = field(default_factory=Log)
     #: a row per request in SQLite
     store: Store = field(default_factory=Store)
+    #: the page that Prometheus reads
+    prometheus: Prometheus = field(default_factory=Prometheus)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

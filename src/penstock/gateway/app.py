@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import Struct
 
 from penstock.config.load import gateway_keys, price, stated_capabilities, targets
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
+from penstock.gateway.about import capabilities_route, health_route, metrics_route, own_version, present
 from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
@@ -22,7 +22,7 @@ from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import in_dialect, upstream
-from penstock.serving.asgi import App, respond
+from penstock.serving.asgi import App
 from penstock.serving.context import ContextWindows
 from penstock.serving.embed_route import embed_route
 from penstock.serving.paths import by_alt, by_version, dialect_of_path
@@ -30,24 +30,35 @@ from penstock.serving.route import chat_route
 from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
+from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.log import LogExporter
+from penstock.telemetry.exporters.prometheus import PrometheusExporter
 from penstock.telemetry.exporters.sqlite import SqliteExporter
-from penstock.telemetry.recorder import recorded
+from penstock.telemetry.recorder import InFlight, recorded
+from penstock.transport.base import Transport
 
 if TYPE_CHECKING:
     from penstock.canon.embedding import EmbedRequest
     from penstock.config.model import Config
     from penstock.dialects.base import Dialect
-    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.serving.asgi import Route
     from penstock.streams.handler import Handler
-    from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.base import Exporter
-    from penstock.transport.base import Transport
 
 
-def gateway(config: Config, transport: Transport, bus: Bus, running: Running | None = None) -> App:
-    """The ASGI application of one configuration. Whoever makes it starts and closes `transport` and `bus`."""
-    running = Running() if running is None else running
+class Shared(Struct, frozen=True):
+    """What one configuration's application uses and leaves to the next: whoever makes it starts and closes it."""
+
+    transport: Transport
+    bus: Bus
+    running: Running
+    in_flight: InFlight
+    metrics: PrometheusExporter | None
+
+
+def gateway(config: Config, shared: Shared) -> App:
+    """The ASGI application of one configuration."""
+    transport, bus, running = shared.transport, shared.bus, shared.running
     windows = ContextWindows(transport)
     table = targets(config)
     routes = Routes(table)
@@ -56,7 +67,7 @@ def gateway(config: Config, transport: Transport, bus: Bus, running: Running | N
         clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total, clocks.document
     )
     layers = (
-        recorded(bus.publish, context_window=windows.get, price=partial(price, config)),
+        recorded(bus.publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
         allowed,
         routed(routes),
     )
@@ -90,8 +101,12 @@ def gateway(config: Config, transport: Transport, bus: Bus, running: Running | N
     async def shutdown() -> None:
         await windows.aclose()
 
+    routing: dict[tuple[str, str], Route] = {}
+    if shared.metrics is not None:
+        routing["GET", "/metrics"] = metrics_route(shared.metrics, shared.in_flight, bus)
     return App(
-        {
+        routing
+        | {
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
             ("POST", "/v1/completions"): chat("openai-completions"),
             ("POST", "/v1/responses"): chat("openai-responses"),
@@ -139,31 +154,3 @@ def keyring(config: Config) -> Keyring | None:
     if not server.keys and server.keys_file is None:
         return None
     return Keyring(gateway_keys(config), server.keys_file)
-
-
-def health_route(running: Running) -> Route:
-    """The process answers; that is all it says."""
-
-    async def health(scope: Scope, receive: Receive, send: Send) -> None:
-        status = "draining" if running.is_draining else "ok"
-        await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
-
-    return health
-
-
-def capabilities_route(known: Capabilities) -> Route:
-    async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, 200, msgspec.json.encode({"targets": known.report()}))
-
-    return route
-
-
-async def own_version(scope: Scope, receive: Receive, send: Send) -> None:
-    """What Ollama's clients ask before anything else."""
-    await respond(send, 200, msgspec.json.encode({"version": version("penstock")}))
-
-
-async def present(scope: Scope, receive: Receive, send: Send) -> None:
-    """Claude Code asks `HEAD /` before anything else."""
-    body = b"" if scope["method"] == "HEAD" else b"Penstock gateway. The API is under /v1.\n"
-    await respond(send, 200, body, content_type=b"text/plain")

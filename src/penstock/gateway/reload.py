@@ -20,11 +20,13 @@ import msgspec
 from penstock.canon.errors import PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import check_reach
-from penstock.gateway.app import exporters, gateway
+from penstock.gateway.app import Shared, exporters, gateway
 from penstock.serving.asgi import lifespan
 from penstock.serving.logs import log_to
 from penstock.serving.running import Running
 from penstock.telemetry.bus import Bus
+from penstock.telemetry.exporters.prometheus import PrometheusExporter
+from penstock.telemetry.recorder import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -63,6 +65,7 @@ class ReloadableGateway:
         load: Callable[[], Config],
         files: Callable[[Config], Iterable[Path]] = lambda config: (),
         look_s: float = LOOK_S,
+        metrics_folder: Path | None = None,
     ) -> None:
         self.config = config
         self.running = Running()
@@ -74,8 +77,10 @@ class ReloadableGateway:
         self._files = files
         self._look_s = look_s
         self._asked = asyncio.Event()
-        self._bus = Bus(exporters(config))
-        self._app = gateway(config, self._lent, self._bus, self.running)
+        self._in_flight = InFlight()
+        self._metrics = PrometheusExporter(metrics_folder)
+        self._bus = self._bus_for(config)
+        self._app = self._app_for(config, self._bus)
         self._older: dict[App, Bus] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -115,12 +120,22 @@ class ReloadableGateway:
                     await self._asked.wait()
             is_asked = self._asked.is_set()
             self._asked.clear()
+            if self._metrics.is_shared:
+                self._metrics.see(self._in_flight.count, self._bus.states())
             now = await asyncio.to_thread(self._stamps)
             # Not while somebody writes it: half a file is often a right one that says something else.
             if is_asked or (now != taken and now == seen):
                 await self.reload()
                 taken = await asyncio.to_thread(self._stamps) if is_asked else now
             seen = now
+
+    def _bus_for(self, config: Config) -> Bus:
+        """The numbers go on from one configuration to the next."""
+        return Bus([*exporters(config), *([self._metrics] if config.telemetry.prometheus.enabled else [])])
+
+    def _app_for(self, config: Config, bus: Bus) -> App:
+        metrics = self._metrics if config.telemetry.prometheus.enabled else None
+        return gateway(config, Shared(self._lent, bus, self.running, self._in_flight, metrics))
 
     def _stamps(self) -> dict[Path, Stamp]:
         return {path: _stamp(path) for path in self._files(self.config)}
@@ -135,8 +150,8 @@ class ReloadableGateway:
             config = _with_settled(found, old)
             changes = differences(old, config)
             if changes:
-                bus = self._bus if config.telemetry == old.telemetry else Bus(exporters(config))
-                app = gateway(config, self._lent, bus, self.running)
+                bus = self._bus if config.telemetry == old.telemetry else self._bus_for(config)
+                app = self._app_for(config, bus)
         except PenstockError as error:
             _log.error("The configuration stays as it was: %s", error)
             return

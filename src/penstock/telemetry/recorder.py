@@ -24,33 +24,36 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class InFlight:
+    """How many calls are being answered."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 def recorded(
     publish: Callable[[CallRecord], None],
     *,
     context_window: Callable[[Target], int | None] | None = None,
     price: Callable[[Target, str], Price | None] | None = None,
+    in_flight: InFlight | None = None,
 ) -> Layer:
     """Publish one record per call. `publish` must neither wait nor raise (`Bus.publish`); what it raises is logged.
 
     `context_window` gives the size of a target's context in tokens, from memory, or None; `price` what the tokens of a
-    model cost there, or None. Calls in flight are counted per use of this function.
+    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function.
     """
-    in_flight = _InFlight()
+    counted = InFlight() if in_flight is None else in_flight
 
     def layer(inner: Handler) -> Handler:
         def handle(call: Call) -> _Recording:
-            return _Recording(call, inner, in_flight, publish, context_window, price)
+            return _Recording(call, inner, counted, publish, context_window, price)
 
         return handle
 
     return layer
-
-
-class _InFlight:
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class _Recording:
@@ -62,7 +65,7 @@ class _Recording:
         self,
         call: Call,
         inner: Handler,
-        in_flight: _InFlight,
+        in_flight: InFlight,
         publish: Callable[[CallRecord], None],
         context_window: Callable[[Target], int | None] | None,
         price: Callable[[Target, str], Price | None] | None,

@@ -1,0 +1,56 @@
+"""Routes by which the gateway tells of itself: whether it lives, its version, its numbers. They ask no upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.serving.asgi import respond
+from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, PrometheusExporter
+
+if TYPE_CHECKING:
+    from penstock.policy.capabilities import Capabilities
+    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.serving.running import Running
+    from penstock.telemetry.bus import Bus
+    from penstock.telemetry.recorder import InFlight
+
+
+def health_route(running: Running) -> Route:
+    """The process answers; that is all it says."""
+
+    async def health(scope: Scope, receive: Receive, send: Send) -> None:
+        status = "draining" if running.is_draining else "ok"
+        await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
+
+    return health
+
+
+def metrics_route(exporter: PrometheusExporter, in_flight: InFlight, bus: Bus) -> Route:
+    async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
+        exporter.see(in_flight.count, bus.states())
+        page = await asyncio.to_thread(exporter.page)
+        await respond(send, 200, page, content_type=CONTENT_TYPE)
+
+    return metrics
+
+
+def capabilities_route(known: Capabilities) -> Route:
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, msgspec.json.encode({"targets": known.report()}))
+
+    return route
+
+
+async def own_version(scope: Scope, receive: Receive, send: Send) -> None:
+    """What Ollama's clients ask before anything else."""
+    await respond(send, 200, msgspec.json.encode({"version": version("penstock")}))
+
+
+async def present(scope: Scope, receive: Receive, send: Send) -> None:
+    """Claude Code asks `HEAD /` before anything else."""
+    body = b"" if scope["method"] == "HEAD" else b"Penstock gateway. The API is under /v1.\n"
+    await respond(send, 200, body, content_type=b"text/plain")

@@ -1,0 +1,62 @@
+"""`GET /metrics` of a gateway that runs."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateways import Asked, Gateway, serving, started, two_upstreams, until
+from tests.processes import Running
+from tests.telemetry.exporters.test_prometheus import read
+from tests.upstreams import Gate, Upstream, sse
+from tests.wires import CHAT, MESSAGES, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    upstream = Upstream()
+    upstream.answers(sse(*CHAT.opening(), CHAT.text("One"), *CHAT.closing()))
+    yield upstream
+    Asked.close_all()
+    upstream.close()
+
+
+def metrics(gateway: Gateway) -> dict[str, float]:
+    asked = gateway.send("GET", "/metrics")
+    assert asked.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return read(asked.body())
+
+
+def test_calls_are_counted_and_what_runs_is_seen(upstream: Upstream, tmp_path: Path) -> None:
+    with serving(two_upstreams(upstream), tmp_path) as gateway:
+        for _ in range(3):
+            assert gateway.ask(Pair(MESSAGES, CHAT)).said().errors == []
+        name = "penstock_requests_total{model=c-1,outcome=complete,upstream=chat}"
+        found = until(lambda: (seen := metrics(gateway)).get(name) == 3 and seen, "three calls")
+        assert found["penstock_time_to_first_token_seconds_count{upstream=chat}"] == 3
+        assert found["penstock_tokens_total{kind=completion,model=c-1,upstream=chat}"] > 0
+        assert found["penstock_requests_in_flight{}"] == 0
+        gate = Gate()
+        upstream.answers(sse(*CHAT.opening(), CHAT.text("One"), gate, *CHAT.closing()))
+        asked = gateway.ask(Pair(CHAT, CHAT))
+        assert asked.frame()
+        assert metrics(gateway)["penstock_requests_in_flight{}"] == 1
+        gate.open()
+        assert asked.said().text == "One"
+        assert metrics(gateway)["penstock_requests_in_flight{}"] == 0
+
+
+def test_no_page_where_none_is_wanted(upstream: Upstream, tmp_path: Path) -> None:
+    config = two_upstreams(upstream, telemetry={"prometheus": {"enabled": False}})
+    with started(config, tmp_path) as process:
+        gateway = Gateway(Running(process), tmp_path)
+        assert gateway.send("GET", "/metrics").status == 404
+        assert gateway.running.stop(signal.SIGTERM) == 0

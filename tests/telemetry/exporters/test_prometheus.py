@@ -1,0 +1,213 @@
+"""Records in, a page of metrics out: the same sum however many processes have counted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from penstock.telemetry.bus import ExporterState
+from penstock.telemetry.exporters.prometheus import (
+    MAX_MODELS,
+    MAX_SERIES,
+    WRITE_EVERY_S,
+    PrometheusExporter,
+    joined,
+    retire,
+)
+from penstock.telemetry.record import CallRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def record(**fields: Any) -> CallRecord:
+    known = {
+        "request_id": "r", "time": 1.0, "model_requested": "m", "target": "up:m-1", "stream": True, "attempts": 1,
+        "outcome": "complete", "duration_ms": 1200.0,
+    }  # fmt: skip
+    return CallRecord(**{**known, **fields})
+
+
+def values(exporter: PrometheusExporter) -> dict[str, float]:
+    """`name{label="value"}` → its value."""
+    return read(exporter.page())
+
+
+def read(page: bytes) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(page.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()) if value)
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def test_what_a_call_comes_to():
+    exporter = PrometheusExporter()
+    exporter.export(
+        [
+            record(
+                prompt_tokens=100, completion_tokens=20, cached_tokens=60, ttft_ms=38.0, itl_p50_ms=20.0,
+                itl_p95_ms=30.0, itl_max_ms=700.0, heartbeats=2, bytes_out=900, attempts=3, cost=0.25,
+            ),
+            record(outcome="timeout", error_type="timeout_idle", bytes_after_disconnect=7),
+        ]
+    )  # fmt: skip
+    found = values(exporter)
+    assert found["penstock_requests_total{model=m,outcome=complete,upstream=up}"] == 1
+    assert found["penstock_requests_total{error=timeout_idle,model=m,outcome=timeout,upstream=up}"] == 1
+    assert found["penstock_tokens_total{kind=prompt,model=m,upstream=up}"] == 100
+    assert found["penstock_tokens_total{kind=completion,model=m,upstream=up}"] == 20
+    assert found["penstock_tokens_total{kind=cached,model=m,upstream=up}"] == 60
+    assert "penstock_tokens_total{kind=reasoning,model=m,upstream=up}" not in found  # nobody said
+    assert found["penstock_cost_dollars_total{model=m,upstream=up}"] == 0.25
+    assert found["penstock_retries_total{upstream=up}"] == 2
+    assert found["penstock_heartbeats_total{upstream=up}"] == 2
+    assert found["penstock_sent_bytes_total{upstream=up}"] == 900
+    assert found["penstock_wasted_bytes_total{upstream=up}"] == 7
+    assert found["penstock_time_to_first_token_seconds_bucket{le=0.025,upstream=up}"] == 0
+    assert found["penstock_time_to_first_token_seconds_bucket{le=0.05,upstream=up}"] == 1
+    assert found["penstock_time_to_first_token_seconds_bucket{le=+Inf,upstream=up}"] == 1
+    assert found["penstock_time_to_first_token_seconds_sum{upstream=up}"] == pytest.approx(0.038)
+    assert found["penstock_request_duration_seconds_count{outcome=timeout,upstream=up}"] == 1
+    assert found["penstock_chunk_gap_seconds_sum{stat=max,upstream=up}"] == pytest.approx(0.7)
+    assert found["penstock_chunk_gap_seconds_bucket{le=0.02,stat=p50,upstream=up}"] == 1
+
+
+def test_a_call_that_found_no_upstream():
+    exporter = PrometheusExporter()
+    exporter.export([record(target=None, outcome="upstream_error", error_type="unknown_model", model_requested="x")])
+    found = values(exporter)
+    assert found["penstock_requests_total{error=unknown_model,model=other,outcome=upstream_error}"] == 1
+
+
+def test_names_that_clients_make_up_take_nobodys_place():
+    exporter = PrometheusExporter()
+    exporter.export([record(model_requested=f"made-up-{n}", outcome="upstream_error") for n in range(MAX_MODELS * 2)])
+    exporter.export([record(model_requested="real")])
+    found = values(exporter)
+    assert found["penstock_requests_total{model=other,outcome=upstream_error,upstream=up}"] == MAX_MODELS * 2
+    assert found["penstock_requests_total{model=real,outcome=complete,upstream=up}"] == 1
+
+
+def test_labels_are_bounded():
+    exporter = PrometheusExporter()
+    exporter.export([record(model_requested=f"m-{number}") for number in range(MAX_MODELS * 3)])
+    exporter.export([record(target=f"up-{number}:m") for number in range(MAX_SERIES * 2)])
+    requests = {name: value for name, value in values(exporter).items() if name.startswith("penstock_requests_total")}
+    assert len(requests) <= MAX_SERIES + 1
+    assert sum(requests.values()) == MAX_MODELS * 3 + MAX_SERIES * 2
+
+
+def state(name: str, sent: int, **more: int) -> ExporterState:
+    return ExporterState(name, sent, more.get("dropped", 0), more.get("failed", 0), more.get("lag", 0), None)
+
+
+def test_how_exporters_do_and_that_their_counts_go_on():
+    exporter = PrometheusExporter()
+    exporter.see(3, [state("sqlite", 5, dropped=1, lag=2)])
+    exporter.see(4, [state("sqlite", 7, dropped=1, failed=2)])
+    exporter.see(4, [state("sqlite", 1)])  # a new configuration's
+    found = values(exporter)
+    assert found["penstock_requests_in_flight{}"] == 4
+    assert found["penstock_exporter_records_total{exporter=sqlite,result=sent}"] == 8
+    assert found["penstock_exporter_records_total{exporter=sqlite,result=dropped}"] == 1
+    assert found["penstock_exporter_records_total{exporter=sqlite,result=failed}"] == 2
+    assert found["penstock_exporter_lag_records{exporter=sqlite}"] == 0
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def count_and_wait(folder: Path, calls: int, ready: Any) -> None:
+    exporter = PrometheusExporter(folder)
+    exporter.export([record(prompt_tokens=2) for _ in range(calls)])
+    exporter.see(1, [state("log", calls)])
+    ready.set()
+    signal.pause()
+
+
+@pytest.mark.process
+def test_a_page_is_the_sum_and_a_killed_process_takes_nothing_away(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    others = []
+    for calls in (3, 5):
+        ready = context.Event()
+        other = context.Process(target=count_and_wait, args=(tmp_path, calls, ready))
+        other.start()
+        others.append(other)
+        assert ready.wait(30)
+    own = PrometheusExporter(tmp_path)
+    own.export([record(prompt_tokens=2)])
+    name = "penstock_requests_total{model=m,outcome=complete,upstream=up}"
+    try:
+        found = values(own)
+        assert (found[name], found["penstock_processes{}"], found["penstock_requests_in_flight{}"]) == (9, 3, 2)
+        for left, other in zip((1, 0), others, strict=True):
+            other.kill()
+            other.join()
+            assert other.pid is not None
+            retire(tmp_path, other.pid)
+            retire(tmp_path, other.pid)  # twice is once
+            found = values(own)
+            assert (found[name], found["penstock_requests_in_flight{}"]) == (9, left)
+            assert found["penstock_processes{}"] == 1 + left
+            assert found["penstock_exporter_records_total{exporter=log,result=sent}"] == 8
+    finally:
+        for other in others:
+            other.kill()
+            other.join()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.booleans()), max_size=12))
+def test_no_counter_ever_goes_back(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, bool]]
+) -> None:
+    """Whoever counts, whoever ends, whoever is asked."""
+    folder = tmp_path_factory.mktemp("metrics")
+    processes = {number: exporter_of(folder, number) for number in range(3)}
+    counted = 0
+    for number, calls, ends in steps:
+        processes[number].export([record() for _ in range(calls)])
+        counted += calls
+        processes[number].write()
+        if ends:
+            retire(folder, number)
+            processes[number] = exporter_of(folder, number)
+        assert sum(one.requests for one in joined(folder).series) == counted
+
+
+def exporter_of(folder: Path, number: int) -> PrometheusExporter:
+    exporter = PrometheusExporter(folder)
+    exporter._file = folder / f"live-{number}"
+    return exporter
+
+
+def test_a_process_under_load_writes_now_and_then(tmp_path: Path) -> None:
+    clock = [0.0]
+    exporter = PrometheusExporter(tmp_path, now=lambda: clock[0])
+    exporter.export([record()])
+    path = tmp_path / f"live-{os.getpid()}"
+    first = path.stat().st_mtime_ns, path.read_bytes()
+    exporter.export([record()])
+    assert path.read_bytes() == first[1]
+    clock[0] += WRITE_EVERY_S
+    exporter.export([record()])
+    assert path.read_bytes() != first[1]
+    exporter.export([record()])
+    exporter.close()
+    assert sum(one.requests for one in joined(tmp_path).series) == 4
+
+
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    exporter = PrometheusExporter(tmp_path / "gone")
+    exporter.export([record()])
+    exporter.see(1, [])
