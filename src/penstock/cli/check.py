@@ -3,8 +3,9 @@
 Example: penstock check http://127.0.0.1:8080/v1 --model qwen3
 Example: penstock check --through --start 'penstock serve --port {port} --upstream {upstream}'
 
-Without --through it asks any server eight times, about 64 tokens each. With it, it starts an upstream that misbehaves,
-then the gateway by the command (without --start it says what to start, and waits), and tries the whole contract.
+Without --through it asks any server ten times, for at most 64 tokens each. With it, it starts an upstream that
+misbehaves, then the gateway by the command (without --start it says what to start, and waits), and tries the whole
+contract.
 Ends with 0 when every promise was kept, 1 when one was broken, 2 when it could not run or could not see one.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -70,6 +72,8 @@ def check(
         raise UsageError("--start belongs to --through.", fix="Add --through.")
     if url is None and start is None:
         raise UsageError("There is nothing to judge.", fix="Give a URL, or --through with --start 'COMMAND'.")
+    if html is not None:
+        _write(html, "")  # that it cannot be written is said now, and not when all is done
     try:
         judgement = (
             _through(url, settings, model, start, upstream_port, ready)
@@ -80,21 +84,25 @@ def check(
         raise
     except PenstockError as error:
         raise UsageError(error.message, fix=error.fix) from error  # it could not run: 2
-    if html is not None:
-        try:
-            html.write_text(as_html(judgement), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"Cannot write {html}: {error.strerror or error}.", fix="Check --html.") from error
     if as_json:
         print(told_as_json(judgement).decode())
     else:
         _print(judgement, every=cases)
-        if html is not None:
+    if html is not None:
+        _write(html, as_html(judgement))
+        if not as_json:
             print(f"The report is in {html}.")
     if judgement.broken:
         raise SystemExit(1)
     if through and judgement.unseen:
         raise SystemExit(2)
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot write {path}: {error.strerror or error}.", fix="Name another file.") from error
 
 
 class _Settings:
@@ -187,6 +195,7 @@ def _through(
         raise UsageError(
             f"Cannot listen on port {upstream_port}: {error.strerror or error}.", fix="Use another --upstream-port."
         ) from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the gateway with it
     with ExitStack() as stack:
         stack.enter_context(upstream)
         port = free_port()
@@ -216,7 +225,7 @@ def _through(
             return asyncio.run(judged())
         except PenstockError as error:
             if started is not None and started.last_lines:
-                error.message += f" Its last lines: {started.last_lines}."
+                error.message += f" Its last lines: {started.last_lines.rstrip('.')}."
             raise
 
 

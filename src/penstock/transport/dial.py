@@ -222,6 +222,11 @@ def _explain(origin: Origin, error: OSError, role: _Role) -> ConnectError:
         return ConnectError(f"Nothing listens on {who}.", fix=role.fix)
     if isinstance(error, TimeoutError):
         return ConnectError(f"{subject} does not answer.", fix=f"Check {role.url} and the network.")
+    if isinstance(error, ConnectionError) and origin.scheme == "https":
+        return ConnectError(
+            f"{subject} closed the connection while TLS was being set up.",
+            fix=f"Check {role.url}; if it speaks plain HTTP, use http://.",
+        )
     if isinstance(error, ConnectionError):
         return ConnectError(f"{subject} closed the connection while it was being made.", fix=f"Check {role.url}.")
     if error.errno in _UNREACHABLE:

@@ -106,7 +106,8 @@ class Client:
         began = time.monotonic()
         patience_s = patience_s or self.patience_s
         try:
-            response = await asyncio.wait_for(self.open(question), patience_s)
+            async with asyncio.timeout(patience_s):  # wait_for would swallow a cancellation, in Python 3.11
+                response = await self.open(question)
         except TimeoutError:
             return Heard(began, ended="open", ended_at=time.monotonic())
         except PenstockError as error:
@@ -119,7 +120,8 @@ class Client:
         url = self.target.url.split("/", 3)
         request = replace(self.question("any").request, method="GET", url="/".join(url[:3]) + path, body=b"")
         try:
-            response = await asyncio.wait_for(self._transport.open(request, connect_s=2.0), self.patience_s)
+            async with asyncio.timeout(self.patience_s):
+                response = await self._transport.open(request, connect_s=2.0)
         except (PenstockError, TimeoutError):
             return 0
         response.abort()

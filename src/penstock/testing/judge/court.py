@@ -103,4 +103,5 @@ class Court:
         return None
 
     async def open(self, question: Question) -> HttpResponse:
-        return await asyncio.wait_for(self.client.open(question), self.client.patience_s)
+        async with asyncio.timeout(self.client.patience_s):
+            return await self.client.open(question)

@@ -79,7 +79,7 @@ async def _until_ready(court: Court, ready_s: float, is_alive: Callable[[], bool
         await asyncio.sleep(0.2)
     reached = "The simulator was asked" if asked.seen else "The simulator was never asked"
     raise Unreachable(
-        f"No plain reply came from {court.client.target.url}: {told(asked.heard)}. {reached}.",
+        f"No plain reply came from {court.client.target.url}: {told(asked.heard).rstrip('.')}. {reached}.",
         fix=f"Its upstream must be {court.upstream.url}, and it must pass models named `check-…` on; "
         "see --model, --dialect and --header.",
     )

@@ -209,7 +209,8 @@ class _Ear:
                     heard.end_after_error = heard.end_after_error or _one_line(frame.raw)
                 continue
             has_content = any(type(event) is Delta and event.text for event in events)
-            is_alive = frame.data is None or any(type(event) is KeepAlive for event in events)
+            is_ping = frame.data is None or frame.event == "ping"  # before the start it makes no event
+            is_alive = is_ping or any(type(event) is KeepAlive for event in events)
             if is_alive and not has_content and heard.first_content_at is None:
                 heard.heartbeats_before_content += 1
             heard.events += [(at, event) for event in events]
