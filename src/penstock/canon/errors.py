@@ -91,8 +91,16 @@ class AlreadyConsumed(PenstockError):
 
 
 class Saturated(PenstockError):
+    """`retry_after_s`: when it is worth coming back."""
+
     kind = "saturated"
     status = 429
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, fix: str | None = None, target: str | None = None
+    ) -> None:
+        super().__init__(message, fix=fix, target=target)
+        self.retry_after_s = retry_after_s
 
 
 # --- the caller's fault ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A key of the gateway's own: who may ask, for what, and how long. A value, without the key itself.
+"""A key of the gateway's own: who may ask, for what, how much and how long. A value, without the key itself.
 
 Only the key's SHA-256 is kept. That is enough because a key is random (256 bits when `penstock keys new` makes it):
 there is nothing to guess, so nothing that a slow hash would slow down (docs/decisions/0017).
@@ -7,8 +7,11 @@ there is nothing to guess, so nothing that a slow hash would slow down (docs/dec
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1)]
 
 
 class Moment(float):
@@ -26,6 +29,12 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     sha256: str | None = None
     #: what it may name: models and patterns, as clients write them
     models: tuple[str, ...] = ("*",)
+    #: calls at the same time; null: as limits.per_key says
+    concurrency: Count | None = None
+    #: calls in a minute; null: as limits.per_key says
+    requests_per_minute: Count | None = None
+    #: tokens in a minute, prompts and replies together; null: as limits.per_key says
+    tokens_per_minute: Count | None = None
     #: the moment from which it opens nothing: 2027-01-31, or with a time of day
     expires: Moment | None = None
     #: when it was made

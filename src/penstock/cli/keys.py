@@ -47,6 +47,11 @@ def new(
     expires: Annotated[
         str | None, typer.Option(help="The moment from which it opens nothing: a day, or a day and a time.")
     ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Calls at the same time.", min=1)] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Calls in a minute.", min=1)] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(help="Tokens in a minute, prompts and replies together.", min=1)
+    ] = None,
     file: FileOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -75,6 +80,9 @@ def new(
         name=name,
         sha256=digest(given),
         models=may_name,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         expires=until,
         created=Moment(int(time.time())),
     )
@@ -170,6 +178,9 @@ def _told(key: Key, file: str) -> dict[str, Any]:
     return {
         "name": key.name,
         "models": key.models,
+        "concurrency": key.concurrency,
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
         "expires": written_moment(key.expires) if key.expires is not None else None,
         "has_expired": key.expires is not None and key.expires <= time.time(),
         "created": written_moment(key.created) if key.created is not None else None,

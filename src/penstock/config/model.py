@@ -6,11 +6,11 @@ limit. A duration is more than nothing: 0 is refused, because one would read it 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
-from penstock.canon.key import Key
+from penstock.canon.key import Count, Key
 from penstock.canon.price import Price
 from penstock.catalogue.provider import Capabilities
 
@@ -72,6 +72,9 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     #: what its models can do; what is not said is learnt
     capabilities: Capabilities = Capabilities()
 
+    #: calls that it gets at the same time; the next wait in line (limits.queue)
+    concurrency: Count | None = None
+
     def __repr__(self) -> str:
         names = ", ".join(self.headers)  # their values may be keys
         return f"<Upstream {self.dialect} at {self.url}{f' with {names}' if names else ''}>"
@@ -114,6 +117,30 @@ class Streaming(Struct, frozen=True, forbid_unknown_fields=True):
     capability_ttl: Duration = Duration(300)
     #: make a stream of a reply that did not come as one, instead of an error
     fallback: bool = True
+
+
+class PerKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """What each key may do that says nothing itself."""
+
+    #: calls at the same time
+    concurrency: Count | None = None
+    #: calls in a minute
+    requests_per_minute: Count | None = None
+    #: tokens in a minute, prompts and replies together, as upstreams report them
+    tokens_per_minute: Count | None = None
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much at the same time, and in a minute. What is over it is answered 429, with the time to come back after."""
+
+    #: calls at the same time, each from its admission to the end of its answer
+    concurrency: Count | None = None
+    #: calls that may wait for a place, in their order: at the gateway, and at each key and upstream that has a limit
+    queue: Annotated[int, Meta(ge=0)] = 0
+    #: how long a call may wait
+    queue_wait: Duration | None = Duration(30)
+    #: what each key may do that says nothing itself
+    per_key: PerKey = field(default_factory=PerKey)
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,5 +196,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     #: what becomes of streams that an upstream cannot give
     streaming: Streaming = field(default_factory=Streaming)
+    #: how much at the same time, and in a minute
+    limits: Limits = field(default_factory=Limits)
     #: where records go
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -1,6 +1,7 @@
 """The gateway, on one screen: every layer in order, every route.
 
-`recorded → allowed → routed → capable → upstream`: the first sees a call first. Before them all stands the door.
+`recorded → allowed → admitted → routed → at_upstream → capable → upstream`: the first sees a call first. Before them
+all stands the door.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
+from penstock.policy.limits import Limits, Quota, Rules
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from penstock.serving.asgi import Route
     from penstock.streams.handler import Handler
     from penstock.telemetry.exporters.base import Exporter
+    from penstock.telemetry.record import CallRecord
 
 
 class Shared(Struct, frozen=True):
@@ -52,6 +55,7 @@ class Shared(Struct, frozen=True):
     transport: Transport
     bus: Bus
     running: Running
+    limits: Limits
     in_flight: InFlight
     metrics: PrometheusExporter | None
 
@@ -66,10 +70,19 @@ def gateway(config: Config, shared: Shared) -> App:
     timeouts = Timeouts(
         clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total, clocks.document
     )
+    limits = shared.limits
+    limits.rules = rules(config)
+
+    def publish(record: CallRecord) -> None:
+        limits.spent(record.key_name, record.prompt_tokens, record.completion_tokens)
+        bus.publish(record)
+
     layers = (
-        recorded(bus.publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
+        recorded(publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
         allowed,
+        limits.admitted,
         routed(routes),
+        limits.at_upstream,
     )
     streaming, asks = config.streaming, in_dialect()
     known = Capabilities(stated_capabilities(config), ttl_s=streaming.capability_ttl)
@@ -146,6 +159,18 @@ def exporters(config: Config) -> list[Exporter]:
     if store.path is not None:
         found.append(SqliteExporter(store.path, keep_s=store.keep))
     return found
+
+
+def rules(config: Config) -> Rules:
+    given, each = config.limits, config.limits.per_key
+    return Rules(
+        whole=Quota(given.concurrency),
+        queue=given.queue,
+        queue_wait_s=given.queue_wait,
+        per_key=Quota(each.concurrency, each.requests_per_minute, each.tokens_per_minute),
+        upstreams={name: it.concurrency for name, it in config.upstreams.items() if it.concurrency is not None},
+        total_s=config.timeouts.total,
+    )
 
 
 def keyring(config: Config) -> Keyring | None:

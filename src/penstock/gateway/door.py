@@ -28,7 +28,8 @@ OPEN = frozenset({"/", "/health", "/ready", "/api/version"})
 
 #: what a page may read of an answer
 _EXPOSED = (
-    b"x-request-id, x-penstock-target, x-penstock-attempts, x-penstock-synthetic, x-penstock-dropped, retry-after"
+    b"x-request-id, retry-after, x-penstock-target, x-penstock-attempts, x-penstock-synthetic, x-penstock-dropped,"
+    b" x-penstock-queued-ms"
 )
 
 #: Chrome asks so for a page of the internet that wants this machine

@@ -21,6 +21,7 @@ from penstock.canon.errors import PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import check_reach
 from penstock.gateway.app import Shared, exporters, gateway
+from penstock.policy.limits import Limits, Rules
 from penstock.serving.asgi import lifespan
 from penstock.serving.logs import log_to
 from penstock.serving.running import Running
@@ -77,6 +78,7 @@ class ReloadableGateway:
         self._files = files
         self._look_s = look_s
         self._asked = asyncio.Event()
+        self._limits = Limits(Rules(), whole="The gateway")
         self._in_flight = InFlight()
         self._metrics = PrometheusExporter(metrics_folder)
         self._bus = self._bus_for(config)
@@ -135,7 +137,7 @@ class ReloadableGateway:
 
     def _app_for(self, config: Config, bus: Bus) -> App:
         metrics = self._metrics if config.telemetry.prometheus.enabled else None
-        return gateway(config, Shared(self._lent, bus, self.running, self._in_flight, metrics))
+        return gateway(config, Shared(self._lent, bus, self.running, self._limits, self._in_flight, metrics))
 
     def _stamps(self) -> dict[Path, Stamp]:
         return {path: _stamp(path) for path in self._files(self.config)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,7 @@ async def refuse(
         headers.append((b"connection", b"close"))
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(retry_after_s))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from penstock.canon.events import Progress
     from penstock.serving.asgi import Header, Send
     from penstock.serving.connection import Connection
     from penstock.streams.handler import Call
@@ -52,6 +53,7 @@ class Downstream:
             *_STREAM_HEADERS,
         ]
         self._heartbeat = heartbeat
+        self._is_sse = content_type.startswith("text/event-stream")
         self._connection = connection
         self._write_chunk: Callable[[bytes], bool] | None = None  # once the head has left
         self._heartbeat_s = heartbeat_s
@@ -123,6 +125,8 @@ class Downstream:
         if left > 0.001:
             self._arm(left)
             return
+        if self._call.waits_for is not None and self._is_sse:
+            self.aside(_standing(self._call.waits_for()))
         self.aside(self._heartbeat)
         self._arm(self._heartbeat_s)
 
@@ -149,3 +153,8 @@ class Downstream:
         finally:
             self._asides.clear()
             self._beating = None
+
+
+def _standing(progress: Progress) -> bytes:
+    """Where a call stands in line, as a comment, which every reader of SSE passes over."""
+    return f": {progress.stage}, {progress.done} of {progress.total} ({progress.message})\n\n".encode()

@@ -8,6 +8,7 @@ is said in the stream, in the dialect, with no terminator behind it (C4). A clie
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
@@ -215,6 +216,8 @@ def answer_headers(call: Call, stream: EventStream) -> list[Header]:
     ]
     if call.stream and stream.is_document:
         headers.append(SYNTHETIC)
+    if call.queued_s:
+        headers.append((b"x-penstock-queued-ms", b"%d" % (call.queued_s * 1e3)))
     if call.dropped:
         headers.append((b"x-penstock-dropped", ", ".join(call.dropped).encode("ascii", "replace")))
     return headers
@@ -227,7 +230,7 @@ async def refuse_call(call: Call, dialect: Dialect, send: Send, error: PenstockE
     if same_dialect and isinstance(error, StatusError) and error.body.lstrip().startswith(b"{"):
         headers = [(b"x-request-id", call.request_id.encode())]
         if error.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         await respond(send, error.status, error.body, headers)
         return
     await refuse(send, error, dialect, call.request_id)

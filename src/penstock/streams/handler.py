@@ -58,8 +58,8 @@ class Call:
 
     __slots__ = (
         "_request", "asks_stream", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers",
-        "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "request_id", "route", "sent",
-        "stopped", "stream", "strict", "target",
+        "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "queued_s", "request_id",
+        "route", "sent", "stopped", "stream", "strict", "target", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,9 @@ class Call:
         self.http_status: int | None = None
         #: whose it is, where callers have keys of their own
         self.key = key
+        #: how long it has waited for a place, and, while it waits, where it stands
+        self.queued_s = 0.0
+        self.waits_for: Callable[[], Progress] | None = None
         #: why we ended it, when we did
         self.stopped: PenstockError | None = None
         #: set by a layer that could still try elsewhere: the reply is then held back until its first content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.canon.errors import PenstockError, RequestError, StatusError, StreamedError, status_error_class
+from penstock.canon.errors import PenstockError, RequestError, Saturated, StatusError, StreamedError, status_error_class
 from penstock.dialects.base import load_json, retry_after_s
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def error_object(error: PenstockError, request_id: str | None = None) -> dict[st
     """The `error` member of a body or of a last frame. A provider's own type, code and message stay what they were."""
     if isinstance(error, StatusError | StreamedError):
         type_, code, param = error.type or error.kind, error.code, error.param
+    elif isinstance(error, Saturated):
+        type_, code, param = "rate_limit_error", "rate_limit_exceeded", None
     else:
         type_ = (
             _TYPES_BY_STATUS.get(error.status, "invalid_request_error")
