@@ -122,6 +122,7 @@ def test_the_first_reply_that_fits_answers():
 
 #: fault → how a stream of OpenAI's dialect ends for who reads it
 OUTCOMES = {
+    "refuse-10": "connect",
     "reset": "connect",
     "no-answer": "connect",
     "silent": "timeout",
@@ -272,6 +273,32 @@ def test_where_usage_stands(position: str, upstream: Upstream):
         "never": [False] * len(told),
     }
     assert told == expected[position]
+
+
+def test_while_it_refuses_nobody_listens(upstream: Upstream):
+    for _ in range(2):
+        with upstream.refusing(), pytest.raises(penstock.ConnectError, match="Nothing listens"):
+            ask(upstream)
+        assert ask(upstream).text == TEXT
+    assert len(upstream.seen) == 2
+
+
+def test_it_refuses_for_a_while_and_listens_again(upstream: Upstream):
+    with socket.create_connection(("127.0.0.1", upstream.port)) as idle:
+        began = time.monotonic()
+        assert outcome(upstream, "refuse-300") == "connect"
+        with pytest.raises(penstock.ConnectError, match="Nothing listens"):
+            ask(upstream)
+        with pytest.raises(ConnectionResetError):
+            idle.recv(1)
+        while True:
+            try:
+                assert ask(upstream).text == TEXT
+                break
+            except penstock.ConnectError:
+                assert time.monotonic() < began + 10
+                time.sleep(0.02)
+        assert time.monotonic() - began >= 0.3
 
 
 # --- what it counts ---------------------------------------------------------------------------------------------------

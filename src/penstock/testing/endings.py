@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # --- before the answer ------------------------------------------------------------------------------------------------
 
 
+def refuse(plan: Plan, number: int, dialect: Dialect) -> Plan:
+    return replace(plan, has_head=False, end="reset", refuses_s=number / 1000)
+
+
 def reset(plan: Plan, number: int, dialect: Dialect) -> Plan:
     return replace(plan, has_head=False, end="reset")
 

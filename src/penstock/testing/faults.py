@@ -61,6 +61,7 @@ def _as_asked_otherwise(plan: Plan, number: int, dialect: Dialect) -> Plan:
 
 
 FAULTS: dict[str, Row] = {
+    "refuse": Row("the connection breaks, and for N ms nobody listens", endings.refuse, 500),
     "reset": Row("the connection breaks before an answer", endings.reset),
     "no-answer": Row("the connection is closed without an answer", endings.no_answer),
     "silent": Row("the request is taken, and nothing is said", endings.silent),

@@ -37,7 +37,8 @@ class Piece(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """`before_s` passes before the head. `has_head` False: the connection ends, by `end`, without an answer.
 
-    `repeats`: the content is said again and again, for as long as anybody reads.
+    `repeats`: the content is said again and again, for as long as anybody reads. `refuses_s`: for so long nobody
+    listens any more.
     """
 
     pieces: tuple[Piece, ...]
@@ -48,6 +49,7 @@ class Plan(Struct, frozen=True):
     has_head: bool = True
     end: End = "clean"
     repeats: bool = False
+    refuses_s: float = 0.0
 
     @property
     def body(self) -> bytes:

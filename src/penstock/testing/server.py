@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from penstock.testing.plan import End
@@ -68,11 +68,14 @@ class Server:
     def __init__(self, *, port: int = 0) -> None:
         self.seen: list[Seen] = []
         self._arrived = threading.Condition()
-        self._listening = socket.create_server(("127.0.0.1", port), backlog=512)
-        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        self._listening = _listener(port)
+        #: where it listens; the same one after it has refused for a while
+        self.port = int(self._listening.getsockname()[1])
+        self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._stopped = asyncio.Event()
         self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="penstock-testing", daemon=True)
 
     async def answer(self, seen: Seen, exchanged: Exchanged) -> None:
@@ -90,10 +93,6 @@ class Server:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    @property
-    def port(self) -> int:
-        return int(self._listening.getsockname()[1])
 
     @property
     def root(self) -> str:
@@ -115,6 +114,15 @@ class Server:
         keys = [seen.headers[KEY_HEADER] for seen in self.seen if KEY_HEADER in seen.headers]
         return {key: keys.count(key) for key in keys}
 
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Nobody listens here meanwhile, and connections without a question are closed, as when a server is down."""
+        asyncio.run_coroutine_threadsafe(self._stop_listening(), self._loop).result(_STOP_S)
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(_STOP_S)
+
     def close(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
@@ -128,18 +136,52 @@ class Server:
             self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        server = await self._loop.create_server(lambda: _Connection(self), sock=self._listening)
+        await self._listen()
         await self._stopped.wait()
-        server.close()
+        await self._stop_listening()
         for connection in tuple(self._connections):
             connection.abort()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.sleep(0)
         await self.aclose()
+
+    async def _listen(self) -> None:
+        if self._server is not None:
+            return
+        if self._listening.fileno() < 0:
+            self._listening = _listener(self.port)
+        self._server = await self._loop.create_server(lambda: _Connection(self), sock=self._listening)
+
+    async def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in tuple(self._connections):
+            if connection.is_idle:
+                connection.abort()
+
+    async def refuse_for(self, seconds: float) -> None:
+        """Return at once; from now on, and until then, nobody listens here."""
+        await self._stop_listening()
+        task = self._loop.create_task(self._listen_later(seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen_later(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen()
 
     def _note(self, seen: Seen) -> None:
         with self._arrived:
             self.seen.append(seen)
             self._arrived.notify_all()
+
+
+def _listener(port: int) -> socket.socket:
+    listening = socket.create_server(("127.0.0.1", port), backlog=512)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return listening
 
 
 class _Connection(asyncio.Protocol):
@@ -197,6 +239,10 @@ class _Connection(asyncio.Protocol):
         if self._seen is not None and self._seen.closed_at is None:
             self._seen.closed_at = time.monotonic()
         self._gone.set()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._seen is None and not self._waiting
 
     def abort(self) -> None:
         """RST, not FIN."""

@@ -66,6 +66,8 @@ class Upstream(Server):
             body = dialect.write_error(said, None)
             await exchanged.say(getattr(said, "status", 400), "application/json", body)
             return
+        if plan.refuses_s:
+            await self.refuse_for(plan.refuses_s)
         await _play(plan, exchanged)
 
     def _plan(self, seen: Seen) -> Plan:
