@@ -63,6 +63,7 @@ def test_the_defaults():
     assert leaves(Config()) == {
         "server.host": "127.0.0.1",
         "server.port": 8066,
+        "server.workers": 1,
         "server.drain": 30,
         "server.max_body": 100 * 1024 * 1024,
         "server.keys": (),
@@ -109,6 +110,7 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "providers": str(tmp_path / "providers.toml"),
         "upstreams": LOCAL["upstreams"],
         "models": {"*": "local"},
+        "server.workers": 2,
         "server.drain": 10,
         "server.max_body": "1MiB",
         "server.port": 9000,

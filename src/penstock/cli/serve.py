@@ -29,6 +29,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="Read this YAML file.", metavar="FILE")] = None,
     host: Annotated[str | None, typer.Option(help="Listen here. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port; 0 takes a free one. [default: 8066]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Serve with so many processes. [default: 1]")] = None,
     dialect: Annotated[
         str | None,
         typer.Option(help=f"What --upstream speaks: {', '.join(sorted(DIALECTS))}. [default: openai-chat]"),
@@ -52,10 +53,8 @@ def serve(
 ) -> None:
     from penstock.catalogue.catalogue import users_file
     from penstock.config.load import check, read
-    from penstock.gateway.reload import ReloadableGateway
+    from penstock.gateway.serve import serve as serve_gateway
     from penstock.serving.logs import log_to
-    from penstock.serving.server import address_of, bind, run
-    from penstock.transport.http1 import Http1Transport
 
     if upstream is None and provider is None and config is None:
         raise UsageError("There is nobody to ask.", fix="Give --upstream URL, --provider NAME or --config FILE.")
@@ -63,7 +62,12 @@ def serve(
         raise UsageError("--dialect, --profile and --key-env belong to --upstream.", fix="Give --upstream URL as well.")
     entry = {"url": upstream, "provider": provider, "dialect": dialect, "profile": profile, "key_env": key_env}
     options = {
-        "server": {"host": host, "port": port, "keys_file": str(keys_file) if keys_file is not None else None},
+        "server": {
+            "host": host,
+            "port": port,
+            "workers": workers,
+            "keys_file": str(keys_file) if keys_file is not None else None,
+        },
         "telemetry": {"log": {"format": log}, "store": {"path": store}},
     }
 
@@ -83,16 +87,9 @@ def serve(
 
     settings = load()
     log_to(as_json=settings.telemetry.log.format == "json")
-    app = ReloadableGateway(settings, Http1Transport(environ=os.environ), load=load, files=files)
-    bound = bind(settings.server.host, settings.server.port)
-    asked = ", ".join(f"{name} at {entry.url}" for name, entry in settings.upstreams.items())
-    run(
-        app,
-        bound,
-        drain_s=lambda: app.config.server.drain,
-        ready=lambda: print(f"Penstock gateway on {address_of(bound)}, asking {asked}. Ctrl-C stops it.", flush=True),
-        reload=app.ask,
-    )
+    code = serve_gateway(settings, load=load, files=files, announce=lambda said: print(said, flush=True))
+    if code:
+        raise typer.Exit(code)
 
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:

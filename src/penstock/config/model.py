@@ -32,6 +32,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     #: the port; 0 takes a free one
     port: int = 8066
+    #: processes that serve; a parent replaces one that ends
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
     #: how long calls have to finish when the gateway is told to end
     drain: Duration = Duration(30)
     #: the largest request body

@@ -155,7 +155,14 @@ def exporters(config: Config) -> list[Exporter]:
     found: list[Exporter] = []
     log, store = config.telemetry.log, config.telemetry.store
     if log.format != "off":
-        found.append(LogExporter(sys.stdout, format=log.format, color=sys.stdout.isatty()))
+        found.append(
+            LogExporter(
+                sys.stdout,
+                format=log.format,
+                color=sys.stdout.isatty(),
+                is_shared=config.server.workers > 1,
+            )
+        )
     if store.path is not None:
         found.append(SqliteExporter(store.path, keep_s=store.keep))
     return found

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 LOOK_S = 1.0
 
 #: what a new configuration cannot change in a server that listens
-SETTLED = ("host", "port")
+SETTLED = ("host", "port", "workers")
 
 #: changed keys that are named in a line
 _NAMED = 6
@@ -67,6 +67,7 @@ class ReloadableGateway:
         files: Callable[[Config], Iterable[Path]] = lambda config: (),
         look_s: float = LOOK_S,
         metrics_folder: Path | None = None,
+        says: bool = True,
     ) -> None:
         self.config = config
         self.running = Running()
@@ -77,6 +78,7 @@ class ReloadableGateway:
         self._load = load
         self._files = files
         self._look_s = look_s
+        self._says = says
         self._asked = asyncio.Event()
         self._limits = Limits(Rules(), whole="The gateway")
         self._in_flight = InFlight()
@@ -101,6 +103,7 @@ class ReloadableGateway:
     async def _startup(self) -> None:
         self._bus.start()
         await self._app.startup()
+        self._tell_metrics()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _shutdown(self) -> None:
@@ -115,21 +118,23 @@ class ReloadableGateway:
             await _close(bus)
 
     async def _watch(self) -> None:
-        taken = seen = await asyncio.to_thread(self._stamps)
+        watch = Watch(lambda: self._files(self.config))
+        await asyncio.to_thread(watch.taken)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._look_s):
                     await self._asked.wait()
             is_asked = self._asked.is_set()
             self._asked.clear()
-            if self._metrics.is_shared:
-                self._metrics.see(self._in_flight.count, self._bus.states())
-            now = await asyncio.to_thread(self._stamps)
-            # Not while somebody writes it: half a file is often a right one that says something else.
-            if is_asked or (now != taken and now == seen):
+            self._tell_metrics()
+            if await asyncio.to_thread(watch.has_changed) or is_asked:
+                await asyncio.to_thread(watch.taken)  # before it is read: what changes meanwhile is seen again
                 await self.reload()
-                taken = await asyncio.to_thread(self._stamps) if is_asked else now
-            seen = now
+
+    def _tell_metrics(self) -> None:
+        """Other processes know of this one what it has written."""
+        if self._metrics.is_shared:
+            self._metrics.see(self._in_flight.count, self._bus.states())
 
     def _bus_for(self, config: Config) -> Bus:
         """The numbers go on from one configuration to the next."""
@@ -139,9 +144,6 @@ class ReloadableGateway:
         metrics = self._metrics if config.telemetry.prometheus.enabled else None
         return gateway(config, Shared(self._lent, bus, self.running, self._limits, self._in_flight, metrics))
 
-    def _stamps(self) -> dict[Path, Stamp]:
-        return {path: _stamp(path) for path in self._files(self.config)}
-
     # --- another configuration ---
 
     async def reload(self) -> None:
@@ -149,7 +151,7 @@ class ReloadableGateway:
         old = self.config
         try:
             found = await asyncio.to_thread(self._load)
-            config = _with_settled(found, old)
+            config = with_settled(found, old)
             changes = differences(old, config)
             if changes:
                 bus = self._bus if config.telemetry == old.telemetry else self._bus_for(config)
@@ -157,12 +159,9 @@ class ReloadableGateway:
         except PenstockError as error:
             _log.error("The configuration stays as it was: %s", error)
             return
-        for key in SETTLED:
-            before, wanted = getattr(old.server, key), getattr(found.server, key)
-            if before != wanted:
-                _log.warning("server.%s is %s until a restart, when it will be %s.", key, before, wanted)
+        if self._says:
+            tell(found, old, changes)
         if not changes:
-            _log.info("The configuration was read again and says what it said.")
             return
         if config.telemetry.log != old.telemetry.log:
             log_to(as_json=config.telemetry.log.format == "json")
@@ -172,8 +171,6 @@ class ReloadableGateway:
         self.config, self._app, self._bus = config, app, bus
         self._older[former] = former_bus
         former.when_idle(lambda: self._end(former))
-        named = ", ".join(changes[:_NAMED]) + (f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else "")
-        _log.info("A new configuration is in force: %s changed.", named)
 
     def _end(self, app: App) -> None:
         bus = self._older.pop(app, None)
@@ -187,6 +184,29 @@ class ReloadableGateway:
         await app.shutdown()
         if bus is not self._bus and bus not in self._older.values():
             await _close(bus)
+
+
+class Watch:
+    """Whether files have changed since they were taken, and have then been left alone from one look to the next.
+
+    Not while somebody writes them: half a file is often a right one that says something else.
+    """
+
+    def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
+        self._files = files
+        self._taken: dict[Path, Stamp] = {}
+        self._seen: dict[Path, Stamp] = {}
+
+    def taken(self) -> None:
+        self._taken = self._seen = self._stamps()
+
+    def has_changed(self) -> bool:
+        now, before = self._stamps(), self._seen
+        self._seen = now
+        return now != self._taken and now == before
+
+    def _stamps(self) -> dict[Path, Stamp]:
+        return {path: _stamp(path) for path in self._files()}
 
 
 class _Lent:
@@ -209,7 +229,20 @@ async def _close(bus: Bus) -> None:
                 _log.error("The exporter %s still hangs; %d records are lost.", state.name, state.lag)
 
 
-def _with_settled(config: Config, old: Config) -> Config:
+def tell(found: Config, old: Config, changes: list[str]) -> None:
+    """Say what a new configuration changes, and what of it waits for a restart."""
+    for key in SETTLED:
+        before, wanted = getattr(old.server, key), getattr(found.server, key)
+        if before != wanted:
+            _log.warning("server.%s is %s until a restart, when it will be %s.", key, before, wanted)
+    if changes:
+        named = ", ".join(changes[:_NAMED]) + (f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else "")
+        _log.info("A new configuration is in force: %s changed.", named)
+    else:
+        _log.info("The configuration was read again and says what it said.")
+
+
+def with_settled(config: Config, old: Config) -> Config:
     """The new configuration, listening where the old one does: there it must be fit to listen."""
     settled = {key: getattr(old.server, key) for key in SETTLED}
     config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **settled))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,18 @@ class ClientGone(Exception):
     """The client left before its request was whole."""
 
 
-_random = secrets.SystemRandom().getrandbits(64)
+_random = 0
 _numbers = itertools.count()
+
+
+def _seed() -> None:
+    global _random
+    _random = secrets.SystemRandom().getrandbits(64)
+
+
+_seed()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_seed)  # else two workers would give the same ids
 
 
 def new_request_id() -> str:

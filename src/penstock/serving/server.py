@@ -18,6 +18,7 @@ import uvicorn
 
 from penstock.canon.errors import ConfigError
 from penstock.serving.connection import Connection
+from penstock.serving.workers import DRAIN, END_NOW, READY, RELOAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,8 +39,8 @@ FAREWELL_S = 1.0
 LOOK_S = 0.02
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one."""
+def bind(host: str, port: int, *, is_shared: bool = False, listens: bool = True) -> socket.socket:
+    """A socket at this address; port 0 takes a free one. `is_shared`: other processes of ours may listen there, too."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -49,9 +50,12 @@ def bind(host: str, port: int) -> socket.socket:
     family, _, _, _, address = found[0]
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind(address)
-        bound.listen(BACKLOG)
+        if listens:
+            bound.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         bound.close()
         reason = getattr(error, "strerror", None) or str(error)
@@ -86,11 +90,13 @@ def run(
     drain_s: Callable[[], float],
     ready: Callable[[], None] | None = None,
     reload: Callable[[], None] | None = None,
+    orders: socket.socket | None = None,
 ) -> None:
     """Serve until a signal, or until the application fails, whose error is then raised.
 
     `ready` is called when the first connection would be answered; `drain_s` when the drain begins. SIGHUP calls
-    `reload`, where there is one.
+    `reload`, where there is one. With `orders` this is a worker (`workers`): its parent's orders count, and of signals
+    SIGTERM alone, once.
     """
     config = uvicorn.Config(
         app,
@@ -105,7 +111,7 @@ def run(
         proxy_headers=False,
         timeout_keep_alive=75,
     )
-    server = _Server(config, app, drain_s, ready, reload)
+    server = _Server(config, app, drain_s, ready, reload, orders)
     loop_factory = _uvloop()
     app.on_failure = server.stop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -122,32 +128,55 @@ class _Server(uvicorn.Server):
         drain_s: Callable[[], float],
         ready: Callable[[], None] | None,
         reload: Callable[[], None] | None,
+        orders: socket.socket | None,
     ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
         self._ready = ready
         self._reload = reload
+        self._orders = orders
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """As uvicorn's own, but a signal that was obeyed is over: the process ends with 0, not with the signal."""
+        if self._orders is not None:
+            self.should_exit = self.should_exit or sig == signal.SIGTERM
+            return
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+    def _obey(self) -> None:
+        assert self._orders is not None
+        given = self._orders.recv(64)
+        if RELOAD in given and self._reload is not None:
+            self._reload()
+        if not given or DRAIN in given or END_NOW in given:  # or the parent is gone
+            self.should_exit = True
+        self.force_exit = self.force_exit or END_NOW in given
+        if not given:
+            asyncio.get_running_loop().remove_reader(self._orders)
 
     def stop(self) -> None:
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._reload is not None and hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        loop = asyncio.get_running_loop()
+        if self._orders is not None:
+            self._orders.setblocking(False)
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the parent has it, too
+            loop.add_reader(self._orders, self._obey)
+        elif self._reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         # What was loaded by now stays for good: the collector need not look at it again with every full round.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         if self._ready is not None and self.started:
             self._ready()
+        if self._orders is not None and self.started:
+            self._orders.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain. Kept connections stay open for as long, so that who asks on one is told, and not cut off."""

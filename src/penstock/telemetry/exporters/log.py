@@ -15,7 +15,7 @@ import msgspec
 from penstock.telemetry.record import compact_line, count, duration, percent, rate, word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import tzinfo
     from typing import TextIO
 
@@ -27,15 +27,30 @@ _DIM, _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[3
 _COLORS = {"complete": _GREEN, "cancelled": _YELLOW}
 
 
+#: what Linux writes to a pipe at once
+PIPE_BUF = 4096
+
+
 class LogExporter:
-    """`color` and `zone` (None: local time) are for `pretty` alone."""
+    """`color` and `zone` (None: local time) are for `pretty` alone.
+
+    `is_shared`: other processes write to the same stream, which keeps no line whole but what one write of at most
+    `PIPE_BUF` bytes brings.
+    """
 
     name = "log"
 
     def __init__(
-        self, stream: TextIO, *, format: Format = "pretty", color: bool = False, zone: tzinfo | None = None
+        self,
+        stream: TextIO,
+        *,
+        format: Format = "pretty",
+        color: bool = False,
+        zone: tzinfo | None = None,
+        is_shared: bool = False,
     ) -> None:
         self._stream = stream
+        self._is_shared = is_shared
         lines: dict[Format, Callable[[CallRecord], str] | None] = {
             "pretty": partial(pretty_line, color=color, zone=zone),
             "compact": compact_line,
@@ -48,7 +63,11 @@ class LogExporter:
         line = self._line
         if line is None:
             return
-        text = "".join([line(record) + "\n" for record in records])
+        lines = [line(record) + "\n" for record in records]
+        for text in _pieces(lines) if self._is_shared else ["".join(lines)]:
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             text.encode(encoding)
@@ -59,6 +78,20 @@ class LogExporter:
 
     def close(self) -> None:
         pass
+
+
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """Whole lines, as many at a time as a pipe takes in one."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode(errors="replace"))
+        if piece and size + length > PIPE_BUF:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += length
+    yield "".join(piece)
 
 
 def json_line(record: CallRecord) -> str:
