@@ -298,13 +298,14 @@ class Asked:
 
 
 def two_upstreams(upstream: Upstream, **more: Any) -> dict[str, Any]:
-    """The configuration under which one process has every pair of dialects: `a-…` is Anthropic's, the rest chat."""
+    """The configuration under which one process has every pair of dialects: `a-…` is Anthropic's, the rest chat.
+    Nothing is asked again there: what asking again does has tests of its own."""
     entries = {
         "chat": {"url": upstream.url("/chat/v1"), "dialect": "openai-chat", "key_env": "CHAT_KEY"},
         "anth": {"url": upstream.url("/anth/v1"), "dialect": "anthropic-messages", "key_env": "ANTH_KEY"},
     }
     models = {"alias": "chat:real-1", "a-alias": "anth:real-1", "a-*": "anth", "*": "chat"}
-    return {"upstreams": entries, "models": models, **more}
+    return {"upstreams": entries, "models": models, "retry": {"attempts": 1}, **more}
 
 
 @contextmanager

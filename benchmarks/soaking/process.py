@@ -75,6 +75,7 @@ def config(upstream: Upstream) -> dict[str, Any]:
     return {
         "upstreams": {name: {"url": upstream.url_for(name), "dialect": name} for name in UPSTREAMS},
         "models": {f"{name}-*": name for name in UPSTREAMS},
+        "retry": {"attempts": 1},  # each fault is one call's own
         "timeouts": TIMEOUTS,
         "heartbeat": {"interval": HEARTBEAT},
     }

@@ -18,6 +18,7 @@ from penstock.canon.errors import (
     ConnectError,
     ContentRefused,
     ContextTooLong,
+    EmptyReply,
     Forbidden,
     FrameTooLarge,
     InvalidRequest,
@@ -59,7 +60,7 @@ EXAMPLES: list[PenstockError] = [
     RequestError("m", param="p", fix="f"),
     *(cls("m", param="p", fix="f") for cls in (InvalidRequest, Unauthenticated, Forbidden, UnknownModel, UnknownRoute)),
     *(cls("m", param="p", fix="f") for cls in (Unsupported, TooLarge)),
-    *(cls("m", target="a:b") for cls in (UpstreamError, ConnectError, Truncated)),
+    *(cls("m", target="a:b") for cls in (UpstreamError, ConnectError, Truncated, EmptyReply)),
     *(cls("m", target="a:b", fix="f") for cls in (ProtocolError, MalformedFrame, FrameTooLarge, NotAStream)),
     TimedOut("first_content", 1.5, target="a:b"),
     *(
@@ -139,8 +140,32 @@ def test_every_class_has_a_word_of_its_own():
 
 def test_what_may_be_asked_again():
     retryable = {cls for cls in every_class() if cls.retryable}
-    assert retryable == {ConnectError, TimedOut, RateLimited, Overloaded, ServerFault, Truncated, StreamedError}
+    assert retryable == {ConnectError, TimedOut, RateLimited, Overloaded, ServerFault, Truncated, EmptyReply}
     assert not any(issubclass(cls, RequestError) for cls in retryable)
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        *((StatusError("m", status=status), True) for status in (408, 409)),
+        *((StatusError("m", status=status), False) for status in (302, 400, 404, 413, 422)),
+        (RateLimited("m", status=429), True),
+        (KeyRejected("m", status=429), False),
+        *((StreamedError("m", status=status), True) for status in (408, 409, 429, 500, 502, 503, 529)),
+        *((StreamedError("m", status=status), False) for status in (400, 401, 403, 404)),
+        (StreamedError("m", code="context_length_exceeded"), False),
+        (StreamedError("m", type="overloaded_error", status=400), True),
+        *((TimedOut(clock, 1), True) for clock in ("connect", "first_content", "idle", "silence")),
+        (TimedOut("total", 1), False),
+    ],
+)
+def test_what_one_error_says_of_asking_again(error: PenstockError, retryable: bool):
+    assert error.retryable is retryable
+    assert pickle.loads(pickle.dumps(error)).retryable is retryable
+
+
+def test_a_clock_has_a_word_of_its_own():
+    assert (TimedOut("idle", 1).error_type, Truncated("m").error_type) == ("timeout_idle", "truncated")
 
 
 def test_every_class_is_in_the_tree_that_the_module_draws():

@@ -157,7 +157,11 @@ def test_a_finish_without_usage_leaves_what_was_reported():
         (BlockStart(0, "custom"), True),
         (Delta(0, ""), False),
         (Delta(0, "x"), True),
-        (BlockEnd(0, Text("")), True),
+        (BlockEnd(0, Text("")), False),
+        (BlockEnd(0, Text("a")), True),
+        (BlockEnd(0, Reasoning("")), False),
+        (BlockEnd(0, Reasoning("", signature="s")), True),
+        (BlockEnd(0, ToolCall("i", "f", "")), True),
         (Finish("stop"), True),
     ],
 )

@@ -13,7 +13,7 @@ import yaml
 
 import penstock
 from penstock.canon.errors import ConfigError
-from penstock.config.load import check, price, targets, upstream_target
+from penstock.config.load import check, destinations, price, upstream_target
 from tests.catalogue.conftest import KEY
 from tests.gateways import serving
 from tests.processes import command, run
@@ -131,7 +131,7 @@ def test_an_upstream_takes_what_its_provider_has() -> None:
     config = check({"upstreams": {"claude": {"provider": "anthropic"}}}, environ={})
     upstream = config.upstreams["claude"]
     assert (upstream.url, upstream.dialect) == ("https://api.anthropic.com/v1", "anthropic-messages")
-    target = targets(config, {"ANTHROPIC_API_KEY": KEY})["*"]
+    target = destinations(config, {"ANTHROPIC_API_KEY": KEY})["*"].first
     assert target.key is not None
     assert target.key.reveal() == KEY
     found = price(config, target, "claude-haiku-4-5")
@@ -172,9 +172,9 @@ def test_a_local_providers_key_is_optional() -> None:
 
 def test_any_of_several_keys_will_do_and_none_is_named() -> None:
     config = check({"upstreams": {"g": {"provider": "gemini-openai"}}}, environ={})
-    assert targets(config, {"GOOGLE_API_KEY": KEY})["*"].key is not None
+    assert destinations(config, {"GOOGLE_API_KEY": KEY})["*"].first.key is not None
     with pytest.raises(ConfigError, match="GEMINI_API_KEY or GOOGLE_API_KEY"):
-        targets(config, {})
+        destinations(config, {})
 
 
 @pytest.mark.parametrize(

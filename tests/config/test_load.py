@@ -10,7 +10,7 @@ import pytest
 from penstock.canon.errors import ConfigError
 from penstock.canon.key import Key
 from penstock.config import model
-from penstock.config.load import NOT_KEYS, check, load, parse_duration, parse_size, read, targets
+from penstock.config.load import NOT_KEYS, check, destinations, load, parse_duration, parse_size, read
 from penstock.config.model import Config, Duration, Size, Upstream
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def test_the_defaults():
         "timeouts.silence": 60,
         "timeouts.total": None,
         "timeouts.document": 600,
+        "retry.attempts": 3,
+        "retry.backoff": 0.5,
+        "retry.max_backoff": 8,
+        "retry.max_retry_after": 30,
+        "breaker.failures": 5,
+        "breaker.cooldown": 30,
         "strict": False,
         "limits.concurrency": None,
         "limits.queue": 0,
@@ -130,6 +136,8 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "server.keys_file": "keys.json",
         "server.cors_origins": ("https://app.example.com",),
         "server.hosts": ("penstock.lan",),
+        "retry.attempts": 7,
+        "breaker.failures": 7,
     }.get(key, "7s")
     *steps, last = key.split(".")
     given: dict[str, Any] = {}
@@ -325,7 +333,7 @@ def test_defaults_have_the_type_of_what_is_loaded():
             continue
         for field in msgspec.structs.fields(struct):
             kinds = get_args(get_type_hints(struct)[field.name]) or (get_type_hints(struct)[field.name],)
-            value = getattr(struct(), field.name)
+            value = field.default
             if value is not None and (Duration in kinds or Size in kinds):
                 assert type(value) in kinds, field.name
 
@@ -396,8 +404,8 @@ def test_models_lead_to_targets():
         },
         "models": {"fast": "local:qwen3", "claude-*": "claude"},
     }
-    table = targets(check(given), {"A_KEY": KEY})
-    fast, claude = table["fast"], table["claude-*"]
+    table = destinations(check(given), {"A_KEY": KEY})
+    fast, claude = table["fast"].first, table["claude-*"].first
     assert (fast.upstream, fast.model, fast.profile, fast.key, fast.headers) == (
         "local",
         "qwen3",
@@ -411,32 +419,32 @@ def test_models_lead_to_targets():
 
 
 def test_an_upstreams_model_may_have_colons():
-    assert targets(check({**LOCAL, "models": {"m": "local:qwen3:8b"}}), {})["m"].model == "qwen3:8b"
+    assert destinations(check({**LOCAL, "models": {"m": "local:qwen3:8b"}}), {})["m"].first.model == "qwen3:8b"
 
 
 def test_the_only_upstream_takes_every_model_where_none_is_named():
-    assert list(targets(check(LOCAL), {})) == ["*"]
+    assert list(destinations(check(LOCAL), {})) == ["*"]
     two = {"upstreams": {**LOCAL["upstreams"], "other": {"url": "http://x"}}}
-    assert targets(check(two), {}) == {}
-    assert targets(check({}), {}) == {}
+    assert destinations(check(two), {}) == {}
+    assert destinations(check({}), {}) == {}
 
 
 @pytest.mark.parametrize("environ", [{}, {"A_KEY": ""}])
 def test_a_missing_key_names_its_variable(environ: dict[str, str]):
     config = check({"upstreams": {"a": {"url": "http://x", "key_env": "A_KEY"}}})
     with pytest.raises(ConfigError) as raised:
-        targets(config, environ)
+        destinations(config, environ)
     assert str(raised.value) == "The key of upstream `a` is not set. Put it in the variable A_KEY."
 
 
 def test_c13_a_configuration_prints_no_key():
     upstream = {"url": "http://x", "key_env": "A_KEY", "headers": {"x-api-key": KEY}}
     config = check({"upstreams": {"a": upstream}})
-    table = targets(config, {"A_KEY": KEY})
+    table = destinations(config, {"A_KEY": KEY})
     for shown in (repr(config), str(config), repr(config.upstreams), f"{config.upstreams['a']}", repr(table)):
         assert KEY not in shown
     assert "x-api-key" in repr(config)
-    assert table["*"].headers == (("x-api-key", KEY),)
+    assert table["*"].first.headers == (("x-api-key", KEY),)
 
 
 def test_c13_a_mistake_in_a_header_is_not_quoted():

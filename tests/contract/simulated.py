@@ -102,7 +102,7 @@ def simulators_config(simulator: Upstream, **more: Any) -> dict[str, Any]:
     is called `real` there."""
     upstreams = {name: {"url": simulator.url_for(name), "dialect": name, "key_env": "CHAT_KEY"} for name in UPSTREAMS}
     models = {f"{name}~*": name for name in UPSTREAMS} | {f"alias-{name}": f"{name}:real" for name in UPSTREAMS}
-    return {"upstreams": upstreams, "models": models, **more}
+    return {"upstreams": upstreams, "models": models, "retry": {"attempts": 1}, **more}
 
 
 @dataclass(frozen=True)

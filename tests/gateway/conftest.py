@@ -75,6 +75,7 @@ def configuration(upstream: ScriptedUpstream, **changes: Any) -> dict[str, Any]:
         },
         "models": {"chat": "chat", "messages": "messages", "alias": "chat:real-model", "gone": "gone"},
         "telemetry": {"log": {"format": "json"}},
+        "retry": {"attempts": 1},
         **changes,
     }
 

@@ -99,6 +99,7 @@ def configuration(scripted: Upstream, **more: Any) -> dict[str, Any]:
         },
         "models": {"straico": "straico:real-1", "whole": "whole:real-1", "plain": "plain:real-1", "*": "plain"},
         "heartbeat": {"interval": "50ms"},
+        "retry": {"attempts": 1},
         "telemetry": {"store": {"path": None}},
         **more,
     }

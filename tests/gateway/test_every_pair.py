@@ -39,6 +39,7 @@ def gateway(scripted: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "server": {"port": 0},
         "upstreams": upstreams,
         "models": {f"from-{name}": f"{name}:real-1" for name in upstreams},
+        "retry": {"attempts": 1},
         "telemetry": {"log": {"format": "json"}, "store": {"path": None}},
     }
     with serving(config, tmp_path_factory.mktemp("pairs")) as running:

@@ -114,7 +114,7 @@ async def test_c12_a_refused_member_is_left_out_and_the_call_asked_again_once():
     bench, asked = Bench(without("stream_options")), call()
     assert await bench.ask(asked) == "Hello"
     assert ["stream_options" in body for body in bench.bodies] == [True, False]
-    assert asked.attempts == [Attempt("up:m", 400, "status", "stream_options"), Attempt("up:m", 200)]
+    assert asked.attempts == [Attempt("up:m", 400, "status", "stream_options", 0.0), Attempt("up:m", 200, took_s=0.0)]
     assert asked.dropped == (), "it was ours"
     assert bench.lacks() == {"stream_options"}
     await bench.ask()
@@ -393,7 +393,7 @@ async def test_without_fallback_no_stream_is_made_of_a_document():
     with pytest.raises(NotAStream) as raised:
         await bench.ask(asked)
     assert raised.value.target == "up:m"
-    assert asked.attempts == [Attempt("up:m", 200, "not_a_stream")]
+    assert asked.attempts == [Attempt("up:m", 200, "not_a_stream", took_s=0.0)]
     assert bench.network.responses[0].ended is not None
     asked = call()
     with pytest.raises(Unsupported) as refusal:

@@ -15,16 +15,17 @@
     │   ├── ProtocolError   502
     │   │   └── MalformedFrame  FrameTooLarge  NotAStream
     │   ├── Truncated       502         the stream ended without the provider's own terminal
-    │   └── StreamedError               the provider said so, inside the stream
-    ├── NoTargetLeft                    every target failed; `.attempts` says how
+    │   ├── EmptyReply      502         the reply finished properly, and said nothing at all
+    │   ├── StreamedError               the provider said so, inside the stream
+    │   └── NoTargetLeft                every target failed; `.attempts` says how
     ├── Cancelled                       we, or the caller, stopped it
     ├── ShuttingDown    503         this server is ending
     ├── AlreadyConsumed                 a stream is read once
     └── Saturated       429             a limit of ours on work in progress
 
-An error says what happened, to which target, and, where one is known, the fix. It is chosen by status and structured
-code, never by the words of a message. It holds no key, can be pickled, and carries `.partial` (a `Response`) once
-anything had arrived. `.status` is the HTTP status that a gateway answers with while it still can.
+An error says what happened, to which target, at which attempt, and, where one is known, the fix. It is chosen by status
+and structured code, never by the words of a message. It holds no key, can be pickled, and carries `.partial` (a
+`Response`) once anything had arrived. `.status` is the HTTP status that a gateway answers with while it still can.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ ClockName = Literal["connect", "first_content", "idle", "silence", "document", "
 
 
 class PenstockError(Exception):
-    """The root. `kind` is the word that metrics and records use."""
+    """The root. `kind` is its class's word; `retryable`: the same request may do better at the same target."""
 
     kind: ClassVar[str] = "error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     status: int = 500
 
     def __init__(self, message: str, *, fix: str | None = None, target: str | None = None) -> None:
@@ -49,7 +50,14 @@ class PenstockError(Exception):
         self.message = message
         self.fix = fix
         self.target = target
+        #: the number of the attempt at which it happened, counted over all targets from 1
+        self.attempt: int | None = None
         self.partial: Response | None = None
+
+    @property
+    def error_type(self) -> str:
+        """The word that records and metrics use."""
+        return self.kind
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}" if self.fix else self.message
@@ -191,6 +199,11 @@ class TimedOut(UpstreamError):
         )
         self.clock: ClockName = clock
         self.after_s = after_s
+        self.retryable = clock != "total"
+
+    @property
+    def error_type(self) -> str:
+        return f"timeout_{self.clock}"
 
 
 class StatusError(UpstreamError):
@@ -212,6 +225,7 @@ class StatusError(UpstreamError):
         target: str | None = None,
     ) -> None:
         super().__init__(message, target=target)
+        self.retryable = self.retryable or status in RETRYABLE_STATUSES
         self.status = status
         self.type = type
         self.code = code
@@ -271,11 +285,17 @@ class Truncated(UpstreamError):
     retryable = True
 
 
+class EmptyReply(UpstreamError):
+    """Proved complete, and without one word, thought or call. It may be true: whoever asks last hands it on."""
+
+    kind = "empty_reply"
+    retryable = True
+
+
 class StreamedError(UpstreamError):
-    """An error that the provider sent inside a stream that had begun with 200."""
+    """An error that the provider sent inside a stream that had begun with 200; retryable as its status would be."""
 
     kind = "streamed_error"
-    retryable = True
 
     def __init__(
         self,
@@ -294,17 +314,26 @@ class StreamedError(UpstreamError):
         self.param = param
         self.status = status
         self.raw = raw
+        meant = status_error_class(status, str(code), type)
+        self.retryable = meant.retryable or status in RETRYABLE_STATUSES
 
 
 class NoTargetLeft(UpstreamError):
-    """Every target was tried. `attempts` holds a line per attempt; `status` is that of the last one."""
+    """Every target was tried. `attempts` holds a line per attempt; `status` is the most telling one among them."""
 
     kind = "no_target_left"
 
-    def __init__(self, message: str, *, attempts: tuple[str, ...], status: int) -> None:
+    def __init__(
+        self, message: str, *, attempts: tuple[str, ...], status: int, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.attempts = attempts
         self.status = status
+        self.retry_after_s = retry_after_s
+
+
+#: beside what `RateLimited`, `Overloaded` and `ServerFault` stand for: Request Timeout and Conflict
+RETRYABLE_STATUSES = frozenset({408, 409})
 
 
 #: HTTP status → the class of a non-2xx answer; the structured code may say more (see `status_error_class`).

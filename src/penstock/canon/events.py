@@ -155,7 +155,16 @@ def is_content(event: Event) -> bool:
     kind = type(event)
     if kind is Delta:
         return bool(event.text)  # type: ignore[union-attr]
-    return kind is BlockEnd or kind is Finish or (kind is BlockStart and event.kind not in _SILENT_OPENERS)  # type: ignore[union-attr]
+    if kind is BlockEnd:
+        return not is_blank(event.part)  # type: ignore[union-attr]
+    return kind is Finish or (kind is BlockStart and event.kind not in _SILENT_OPENERS)  # type: ignore[union-attr]
+
+
+def is_blank(part: Part) -> bool:
+    """Whether a finished part holds nothing: no word, and nothing that would have to come back with the next turn."""
+    if isinstance(part, Reasoning):
+        return not (part.text or part.redacted or part.signature or part.details)
+    return isinstance(part, Text | Refusal) and not part.text
 
 
 # A text block opens before its first word; a tool call says its name when it opens.

@@ -119,13 +119,13 @@ app.command("schema", help=schema.__doc__)(schema)
 
 def _problems(settings: Config, where: str) -> list[str]:
     """What a file that reads well still lacks: all of it, not the first."""
-    from penstock.config.load import targets, upstream_target
+    from penstock.config.load import destinations, upstream_target
 
     if not settings.upstreams:
         return [f"In {where}, there is no upstream: nobody could be asked. Name one under `upstreams`."]
     each = [_error_of(partial(upstream_target, settings, name)) for name in settings.upstreams]
     found = [said for said in each if said is not None]
-    if not found and (said := _error_of(partial(targets, settings))):
+    if not found and (said := _error_of(partial(destinations, settings))):
         found.append(said)
     return found
 
@@ -142,13 +142,14 @@ def _probed(settings: Config) -> list[Probed]:
     import asyncio
 
     from penstock.config.load import upstream_target
+    from penstock.config.models import weighted_targets
     from penstock.policy.probe import probe
     from penstock.transport.http1 import Http1Transport
 
     named: dict[str, set[str]] = {name: set() for name in settings.upstreams}
     for given in settings.models.values():
-        for spec in [given] if isinstance(given, str) else given:
-            upstream, _, model = str(spec).partition(":")
+        for target in weighted_targets(given):
+            upstream, _, model = target.to.partition(":")
             if model:
                 named[upstream].add(model)
 

@@ -28,6 +28,7 @@ from penstock.catalogue.provider import check_auth, check_url, filled, find_key,
 from penstock.catalogue.provider import nearest as _nearest_provider
 from penstock.config.keys import check_keys, parse_moment, resolved
 from penstock.config.model import Config, Duration, Size, Upstream
+from penstock.config.models import check_models, destination
 from penstock.dialects import DIALECTS
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.canon.key import Key
     from penstock.canon.price import Price
     from penstock.catalogue.provider import Provider
+    from penstock.policy.routing import Destination
 
 PREFIX = "PENSTOCK_"
 
@@ -134,13 +136,7 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
             f"In {where}, streaming: without fallback, force_non_streaming leaves no streams at all.",
             fix="Set streaming.fallback to true.",
         )
-    for model, spec in config.models.items():
-        upstream_name = spec.partition(":")[0]
-        if upstream_name not in config.upstreams:
-            raise ConfigError(
-                f"In {where}, models.{model}: there is no upstream `{upstream_name}`.",
-                fix=_nearest(upstream_name, list(config.upstreams)),
-            )
+    check_models(config, where)
     return config
 
 
@@ -153,32 +149,33 @@ def check_reach(config: Config, where: str) -> None:
         )
 
 
-def targets(config: Config, environ: Mapping[str, str] | None = None) -> dict[str, Target]:
-    """The table of models, each with its target and the target's key. A missing key names its variable."""
+def destinations(config: Config, environ: Mapping[str, str] | None = None) -> dict[str, Destination]:
+    """The table of models: where each leads, targets with their keys. A missing key names its variable."""
     environ = os.environ if environ is None else environ
-    table: dict[str, Target] = {}
     # Without a table of models, whatever a client names goes to the only upstream there is.
     models = config.models or ({"*": next(iter(config.upstreams))} if len(config.upstreams) == 1 else {})
-    for model, spec in models.items():
-        name, _, upstream_model = spec.partition(":")
-        upstream = config.upstreams[name]
-        key, auth = find_key(upstream.key_variables, upstream.auth, environ)
-        if key is None and not _goes_without_key(upstream):
-            raise ConfigError(
-                f"The key of upstream `{name}` is not set.",
-                fix=f"Put it in the variable {key_fix(upstream.key_variables, upstream.auth)}.",
-            )
-        table[model] = Target(
-            upstream=name,
-            url=filled(upstream.url, upstream.placeholders, environ, f"upstream `{name}`"),
-            dialect=upstream.dialect,
-            model=upstream_model or None,
-            key=key,
-            profile=upstream.profile,
-            headers=tuple(upstream.headers.items()),
-            auth=auth,
+    return {model: destination(given, lambda spec: _target(config, spec, environ)) for model, given in models.items()}
+
+
+def _target(config: Config, spec: str, environ: Mapping[str, str]) -> Target:
+    name, _, upstream_model = spec.partition(":")
+    upstream = config.upstreams[name]
+    key, auth = find_key(upstream.key_variables, upstream.auth, environ)
+    if key is None and not _goes_without_key(upstream):
+        raise ConfigError(
+            f"The key of upstream `{name}` is not set.",
+            fix=f"Put it in the variable {key_fix(upstream.key_variables, upstream.auth)}.",
         )
-    return table
+    return Target(
+        upstream=name,
+        url=filled(upstream.url, upstream.placeholders, environ, f"upstream `{name}`"),
+        dialect=upstream.dialect,
+        model=upstream_model or None,
+        key=key,
+        profile=upstream.profile,
+        headers=tuple(upstream.headers.items()),
+        auth=auth,
+    )
 
 
 def gateway_keys(config: Config, environ: Mapping[str, str] | None = None) -> list[Key]:
@@ -199,7 +196,7 @@ def upstream_target(config: Config, name: str, environ: Mapping[str, str] | None
     if name not in config.upstreams:
         raise ConfigError(f"There is no upstream `{name}`.", fix=_nearest(name, list(config.upstreams)))
     alone = msgspec.structs.replace(config, upstreams={name: config.upstreams[name]}, models={"*": name})
-    return targets(alone, environ)["*"]
+    return destinations(alone, environ)["*"].first
 
 
 def stated_capabilities(config: Config) -> dict[str, dict[str, bool]]:

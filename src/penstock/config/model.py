@@ -103,6 +103,46 @@ class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
     document: Duration | None = Duration(600)
 
 
+class Retry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a target is asked again, while nothing of a reply has been handed on."""
+
+    #: at each target, the first included; 1: never again
+    attempts: Annotated[int, Meta(ge=1)] = 3
+    #: the pause before the second; it doubles each time, and loses up to half of itself by chance
+    backoff: Duration = Duration(0.5)
+    #: the longest it becomes
+    max_backoff: Duration = Duration(8)
+    #: the longest wait that an upstream may ask for (Retry-After); one that asks for more is not asked again
+    max_retry_after: Duration = Duration(30)
+
+
+class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a target that does not work is passed by, where there is another."""
+
+    #: calls that it fails in a row; null: it never is
+    failures: Annotated[int, Meta(ge=1)] | None = 5
+    #: how long, before one call at a time may try it again
+    cooldown: Duration = Duration(30)
+
+
+class Weighted(Struct, frozen=True, forbid_unknown_fields=True):
+    """A target and its share."""
+
+    #: `upstream` or `upstream:model`
+    to: str
+    #: its share, beside those of the others
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class Spread(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several targets for one name, and who is asked first; the others are left to fall back on."""
+
+    #: each an `upstream`, an `upstream:model`, or one of these with its weight
+    targets: tuple[str | Weighted, ...]
+    #: `ordered`: as they stand; `weighted`: by chance, by weight; `least_busy`: by calls in flight, by weight
+    choice: Literal["ordered", "weighted", "least_busy"] = "ordered"
+
+
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
     """What a streaming client sees while nothing happens."""
 
@@ -180,7 +220,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """`models` maps what clients may name (`*` and `claude-*` are patterns) to `upstream` or `upstream:model`."""
+    """The whole of it."""
 
     #: where the gateway listens
     server: Server = field(default_factory=Server)
@@ -188,10 +228,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     providers: str | None = None
     #: the servers that answer calls, by names of your own
     upstreams: dict[str, Upstream] = {}
-    #: what clients may name (`*` and `claude-*` are patterns) → `upstream`, or `upstream:model`
-    models: dict[str, str] = {}
+    #: what clients may name (`*` and `claude-*` are patterns) → `upstream` or `upstream:model`, a list of those, each
+    #: for when the one before it fails, or a mapping that says how to choose
+    models: dict[str, str | tuple[str, ...] | Spread] = {}
     #: how long each part of a call may take
     timeouts: Clocks = field(default_factory=Clocks)
+    #: how often a target is asked again
+    retry: Retry = field(default_factory=Retry)
+    #: when a target that does not work is passed by
+    breaker: Breaker = field(default_factory=Breaker)
     #: refuse a request with a field that its upstream's dialect does not have, instead of leaving the field out
     strict: bool = False
     #: what a waiting stream's client sees

@@ -1,7 +1,7 @@
 """The gateway, on one screen: every layer in order, every route.
 
-`recorded → allowed → admitted → routed → at_upstream → capable → upstream`: the first sees a call first. Before them
-all stands the door.
+`recorded → allowed → admitted → routed → fallback → at_upstream → retried → capable → upstream`: the first sees a call
+first. Before them all stands the door.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
-from penstock.config.load import gateway_keys, price, stated_capabilities, targets
+from penstock.config.load import destinations, gateway_keys, price, stated_capabilities
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
 from penstock.gateway.about import capabilities_route, health_route, metrics_route, own_version, present
 from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
+from penstock.policy.breaker import Breaker, Breakers
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
+from penstock.policy.fallback import fallback
 from penstock.policy.limits import Limits, Quota, Rules
+from penstock.policy.retry import Retry, retried
 from penstock.policy.routing import Routes, routed
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App
@@ -56,6 +60,7 @@ class Shared(Struct, frozen=True):
     bus: Bus
     running: Running
     limits: Limits
+    breakers: Breakers
     in_flight: InFlight
     metrics: PrometheusExporter | None
 
@@ -64,8 +69,10 @@ def gateway(config: Config, shared: Shared) -> App:
     """The ASGI application of one configuration."""
     transport, bus, running = shared.transport, shared.bus, shared.running
     windows = ContextWindows(transport)
-    table = targets(config)
-    routes = Routes(table)
+    routes = Routes(destinations(config))
+    breakers = shared.breakers
+    breakers.policy = Breaker(*astuple(config.breaker))
+    breakers.know(routes.targets)
     clocks = config.timeouts
     timeouts = Timeouts(
         clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total, clocks.document
@@ -81,14 +88,18 @@ def gateway(config: Config, shared: Shared) -> App:
         recorded(publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
         allowed,
         limits.admitted,
-        routed(routes),
+        routed(routes, breakers),
+        fallback(breakers),
         limits.at_upstream,
     )
+    again = Retry(*astuple(config.retry))
+    retries = retried(again, total_s=clocks.total)
     streaming, asks = config.streaming, in_dialect()
     known = Capabilities(stated_capabilities(config), ttl_s=streaming.capability_ttl)
     capably = capable(known, asks, force_non_streaming=streaming.force_non_streaming, fallback=streaming.fallback)
-    handler = compose(upstream(transport, timeouts, asks), *layers, capably)
-    counting = compose(upstream(transport, timeouts, in_dialect(count.counter)), *layers)
+    handler = compose(upstream(transport, timeouts, asks), *layers, retries, capably)
+    counts = retried(again, total_s=clocks.total, empties=False)  # a count has no words
+    counting = compose(upstream(transport, timeouts, in_dialect(count.counter)), *layers, counts)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         return chat_route(
@@ -103,13 +114,13 @@ def gateway(config: Config, shared: Shared) -> App:
     generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
 
     def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
-        return compose(embeddings(transport, timeouts, request, client, older=older), *layers)
+        return compose(embeddings(transport, timeouts, request, client, older=older), *layers, retries)
 
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
 
     async def startup() -> None:
-        windows.warm(table.values())
+        windows.warm(routes.targets)
 
     async def shutdown() -> None:
         await windows.aclose()

@@ -58,7 +58,7 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
 
 async def _owners(routes: Routes, transport: Transport, config: Config) -> dict[str, str]:
     """Name → the upstream that has it."""
-    owners = {name: routes.find(name).upstream for name in routes.names}
+    owners = {name: routes.find(name).first.upstream for name in routes.names}
     lists = await asyncio.gather(*(_ask(target, transport, config) for target in routes.open_targets))
     for target, names in zip(routes.open_targets, lists, strict=True):
         for name in names or ():

@@ -21,6 +21,7 @@ from penstock.canon.errors import PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import check_reach
 from penstock.gateway.app import Shared, exporters, gateway
+from penstock.policy.breaker import Breakers
 from penstock.policy.limits import Limits, Rules
 from penstock.serving.asgi import lifespan
 from penstock.serving.logs import log_to
@@ -81,6 +82,7 @@ class ReloadableGateway:
         self._says = says
         self._asked = asyncio.Event()
         self._limits = Limits(Rules(), whole="The gateway")
+        self._breakers = Breakers()
         self._in_flight = InFlight()
         self._metrics = PrometheusExporter(metrics_folder)
         self._bus = self._bus_for(config)
@@ -142,7 +144,9 @@ class ReloadableGateway:
 
     def _app_for(self, config: Config, bus: Bus) -> App:
         metrics = self._metrics if config.telemetry.prometheus.enabled else None
-        return gateway(config, Shared(self._lent, bus, self.running, self._limits, self._in_flight, metrics))
+        return gateway(
+            config, Shared(self._lent, bus, self.running, self._limits, self._breakers, self._in_flight, metrics)
+        )
 
     # --- another configuration ---
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from penstock.canon.errors import ConfigError, PenstockError
 from penstock.config.effective import differences
-from penstock.config.load import targets
+from penstock.config.load import destinations
 from penstock.gateway.reload import ReloadableGateway, Watch, tell, with_settled
 from penstock.serving.server import address_of, bind, run
 from penstock.serving.workers import Supervisor
@@ -63,7 +63,7 @@ class _Parent:
         files: Callable[[Config], Iterable[Path]],
         announce: Callable[[str], None],
     ) -> None:
-        targets(config)  # what is wrong is told once, and not by each worker
+        destinations(config)  # what is wrong is told once, and not by each worker
         self._config = config
         self._load = load
         self._announce = announce
@@ -103,7 +103,7 @@ class _Parent:
         try:
             found = self._load()
             config = with_settled(found, self._config)
-            targets(config)
+            destinations(config)
         except PenstockError as error:
             _log.error("The configuration stays as it was: %s", error)
             return False

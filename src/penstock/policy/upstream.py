@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from penstock.canon.errors import PenstockError, Unsupported
+from penstock.canon.errors import Cancelled, PenstockError, Unsupported
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects import dialect as dialect_of
 from penstock.dialects.adapt import adapted, asking
@@ -86,7 +86,7 @@ def upstream(
 class _Asking:
     """One attempt, from its request to its connection's release. A class, because a generator costs each call more."""
 
-    __slots__ = ("_asks", "_attempt", "_call", "_max_frame_bytes", "_reply", "_timeouts", "_transport")
+    __slots__ = ("_asks", "_attempt", "_began", "_call", "_max_frame_bytes", "_reply", "_timeouts", "_transport")
 
     def __init__(self, call: Call, transport: Transport, timeouts: Timeouts, asks: Asks, max_frame_bytes: int) -> None:
         self._call = call
@@ -95,6 +95,7 @@ class _Asking:
         self._timeouts = timeouts
         self._max_frame_bytes = max_frame_bytes
         self._attempt: Attempt | None = None
+        self._began = 0.0
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> EventStream:
@@ -104,6 +105,8 @@ class _Asking:
         _note_dropped(call, dialect, request)
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
+        number = len(call.attempts)
+        self._began = call.now()
         clocks = Clocks(self._timeouts, now=call.now, began=call.began, is_document=not call.asks_stream)
         try:
             response = await clocks.guard(self._transport.open(request, connect_s=self._timeouts.connect))
@@ -114,7 +117,9 @@ class _Asking:
                 response.abort()
                 raise
             choose = _chooser(response, dialect, target, self._max_frame_bytes)
-            reply = self._reply = Reply(response, choose, now=call.now, target=attempt.target, clocks=clocks)
+            reply = self._reply = Reply(
+                response, choose, now=call.now, target=attempt.target, attempt=number, clocks=clocks
+            )
             if not 200 <= response.status < 300:
                 body = masked(await error_body(response), target)
                 raise dialect.read_error(response.status, response.headers, body, attempt.target)
@@ -122,21 +127,26 @@ class _Asking:
         except BaseException as error:
             if isinstance(error, PenstockError):
                 error.target = error.target or attempt.target
-                attempt.error = error.kind
+                error.attempt = number
+                attempt.error = error.error_type
+            else:
+                attempt.error = type(error).__name__ if isinstance(error, Exception) else Cancelled.kind
+            attempt.took_s = call.now() - self._began
             clocks.stop()
             if self._reply is not None:
                 self._reply.close()
             raise
-        return EventStream(
-            reply, target=target, dialect=dialect.name, status=response.status, attempt=len(call.attempts)
-        )
+        return EventStream(reply, target=target, dialect=dialect.name, status=response.status, attempt=number)
 
     async def __aexit__(self, *exc: object) -> None:
         assert self._reply is not None
         assert self._attempt is not None
         self._reply.close()
+        self._attempt.took_s = self._call.now() - self._began
         if self._reply.error is not None:
-            self._attempt.error = self._reply.error.kind
+            self._attempt.error = self._reply.error.error_type
+        elif not self._reply.is_complete:
+            self._attempt.error = Cancelled.kind
 
 
 def _note_dropped(call: Call, dialect: Reader, request: HttpRequest) -> None:

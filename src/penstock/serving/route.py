@@ -210,10 +210,7 @@ def alias_of(call: Call, stream: EventStream) -> str | None:
 
 
 def answer_headers(call: Call, stream: EventStream) -> list[Header]:
-    headers = [
-        (b"x-penstock-target", str(stream.target).encode()),
-        (b"x-penstock-attempts", b"%d" % len(call.attempts)),
-    ]
+    headers = _asked_headers(str(stream.target), call)
     if call.stream and stream.is_document:
         headers.append(SYNTHETIC)
     if call.queued_s:
@@ -223,14 +220,22 @@ def answer_headers(call: Call, stream: EventStream) -> list[Header]:
     return headers
 
 
+def _asked_headers(target: str, call: Call) -> list[Header]:
+    """Who was asked last, and how often somebody was."""
+    return [(b"x-penstock-target", target.encode()), (b"x-penstock-attempts", b"%d" % len(call.attempts))]
+
+
 async def refuse_call(call: Call, dialect: Dialect, send: Send, error: PenstockError) -> None:
     """The failure as a status. An upstream that speaks the client's dialect has already said it best."""
     call.sent.is_whole = True
-    same_dialect = call.target is not None and call.target.dialect == dialect.name
+    asked = _asked_headers(call.attempts[-1].target, call) if call.attempts else []
+    # With several targets it need not be the last one's failure that is told.
+    candidates = call.targets or ((call.target,) if call.target is not None else ())
+    same_dialect = any(target.dialect == dialect.name for target in candidates if str(target) == error.target)
     if same_dialect and isinstance(error, StatusError) and error.body.lstrip().startswith(b"{"):
-        headers = [(b"x-request-id", call.request_id.encode())]
+        headers = [(b"x-request-id", call.request_id.encode()), *asked]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         await respond(send, error.status, error.body, headers)
         return
-    await refuse(send, error, dialect, call.request_id)
+    await refuse(send, error, dialect, call.request_id, asked)

@@ -31,15 +31,18 @@ Layer = Callable[[Handler], Handler]
 
 
 class Attempt(Struct):
-    """One execution upstream (C1). `error` is the kind of what went wrong; `status` None before an answer.
+    """One execution upstream (C1). `error` is the word for what went wrong; `status` None before an answer.
 
-    `learnt` is what its refusal told of the target, by the names of `dialects.adapt`.
+    `learnt` is what its refusal told of the target, by the names of `dialects.adapt`. `took_s`: how long it lasted,
+    once it is over; `tokens`: what a reply that was thrown away says it cost, if it does.
     """
 
     target: str
     status: int | None = None
     error: str | None = None
     learnt: str | None = None
+    took_s: float | None = None
+    tokens: int | None = None
 
 
 class Sent(Struct):
@@ -59,7 +62,7 @@ class Call:
     __slots__ = (
         "_request", "asks_stream", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers",
         "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "queued_s", "request_id",
-        "route", "sent", "stopped", "stream", "strict", "target", "waits_for",
+        "route", "sent", "stopped", "stream", "strict", "target", "targets", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +96,10 @@ class Call:
         self.body = body
         self.headers = headers or {}
         self.route = route
+        #: whom it is asked of now
         self.target = target
+        #: all who may be asked, in the order in which they are
+        self.targets: tuple[Target, ...] = (target,) if target is not None else ()
         #: refuse what the upstream's dialect has no word for, instead of leaving it out
         self.strict = strict
         #: what was left out of the request, by the names that the client gave

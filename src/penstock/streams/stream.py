@@ -18,9 +18,10 @@ from penstock.dialects.base import Mark
 from penstock.streams.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterable
 
     from penstock.canon.errors import ClockName
+    from penstock.canon.events import Event
     from penstock.canon.target import Target
     from penstock.canon.wire import HttpResponse
     from penstock.dialects.base import Decoder
@@ -56,6 +57,7 @@ class Reply:
         *,
         now: Callable[[], float],
         target: str,
+        attempt: int = 1,
         clocks: Clocks | None = None,
     ) -> None:
         self._response = response
@@ -65,6 +67,7 @@ class Reply:
         self._decoder: Decoder | None = None
         self._now = now
         self._target = target
+        self._attempt = attempt
         self._clocks = clocks
         if clocks is not None:
             clocks.watch(self.expire)
@@ -119,7 +122,8 @@ class Reply:
         """Return when the reply has begun, what has come kept in order; raise if it does not.
 
         `hold`: it has begun with its first content, because somebody could still ask elsewhere. Otherwise `Start` will
-        do, and what the upstream has sent goes on at once (C2).
+        do, and what the upstream has sent goes on at once (C2). Progress that is narrated beside the stream is held
+        with the rest; where nobody narrates, whoever asked for it reads it here, and it begins the reply.
         """
         size = 0
         held: deque[Batch] = deque()
@@ -136,10 +140,12 @@ class Reply:
             size += sum(len(frame.raw) for frame in batch.frames)
             if size > MAX_PREAMBLE_BYTES:
                 raise ProtocolError(f"The upstream sent {size} bytes without content.", target=self._target)
+            progress = [event for event in batch.events if type(event) is Progress]
             if narrate is not None:
-                for event in batch.events:
-                    if type(event) is Progress:
-                        narrate(event)
+                for event in progress:
+                    narrate(event)
+            elif progress and self._error is None:
+                break
         self._ready = held
 
     def _take(self, data: bytes, broken: ConnectionLost | None) -> Batch:
@@ -176,6 +182,7 @@ class Reply:
                 batch.is_last = True
         except PenstockError as error:
             error.target = error.target or self._target
+            error.attempt = self._attempt
             if isinstance(error, Truncated) and broken is not None:
                 error.__cause__ = broken
             self._error = error
@@ -235,6 +242,7 @@ class Reply:
             self._response.abort()  # the reader finds the connection lost and closes the proved reply
         elif self._error is None and not self._ended and not self._cancelled:
             self._error = TimedOut(clock, after_s, target=self._target)
+            self._error.attempt = self._attempt
             self._response.abort()
 
     def tap(self, tap: Tap) -> None:
@@ -254,6 +262,11 @@ class Reply:
     def error(self) -> PenstockError | None:
         """What ended it, where it did not end well."""
         return self._error
+
+    @property
+    def in_hand(self) -> Iterable[Event]:
+        """The events that have come and that nobody has read yet."""
+        return (event for batch in self._ready for event in batch.events)
 
     @property
     def is_complete(self) -> bool:
@@ -317,6 +330,16 @@ class EventStream:
     def cancel(self) -> None:
         """Close the upstream's connection now; whoever reads ends quietly with what there is."""
         self._reply.cancel()
+
+    @property
+    def in_hand(self) -> Iterable[Event]:
+        """The events that have come and that nobody has read yet."""
+        return self._reply.in_hand
+
+    @property
+    def error(self) -> PenstockError | None:
+        """What ended it, where it did not end well."""
+        return self._reply.error
 
     @property
     def is_complete(self) -> bool:

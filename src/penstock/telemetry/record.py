@@ -19,6 +19,18 @@ TimingsSource = Literal["server", "client"]
 MAX_WORD_CHARS = 80
 
 
+class AttemptRecord(Struct, frozen=True, kw_only=True):
+    """One execution upstream: whom, how it answered (`status`, None without one), and `cause`: why it was not the last
+    word, None for the attempt that gave the reply. What an attempt with a cause took, in `wasted_ms` and, where the
+    upstream reported it, in `wasted_tokens`, was in vain."""
+
+    target: str
+    status: int | None = None
+    cause: str | None = None
+    wasted_ms: float | None = None
+    wasted_tokens: int | None = None
+
+
 class CallRecord(Struct, frozen=True, kw_only=True):
     """Fields, their units and where they come from.
 
@@ -28,7 +40,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     - `model_requested`: as the client named it; `model`: the one that says it answered; `target`: upstream and model of
       the last attempt; `provider`: as the decoder names it.
     - `stream`: the client asked for one; `synthetic`: it did, and the upstream gave a document; `attempts`: executions
-      upstream, 0 when none was made.
+      upstream, 0 when none was made; `attempted`: each of them, in order.
     - `outcome`: how it ended (C4); `finish_reason`: ours, None unless the provider finished; `error_type`: None when
       complete, else one stable word (`timeout_idle`, `rate_limited`; the class's name for what is no error of ours);
       `http_status`: what the client was answered with.
@@ -61,6 +73,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     stream: bool
     synthetic: bool = False
     attempts: int = 0
+    attempted: tuple[AttemptRecord, ...] = ()
     outcome: Outcome
     finish_reason: str | None = None
     error_type: str | None = None

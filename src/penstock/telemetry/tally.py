@@ -33,7 +33,7 @@ from penstock.canon.events import (
 from penstock.canon.price import cost
 from penstock.canon.usage import Usage
 from penstock.telemetry.gaps import Gaps
-from penstock.telemetry.record import CallRecord
+from penstock.telemetry.record import AttemptRecord, CallRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.streams.batch import Batch
-    from penstock.streams.handler import Call
+    from penstock.streams.handler import Attempt, Call
     from penstock.streams.stream import EventStream
     from penstock.telemetry.record import Outcome, TimingsSource
 
@@ -200,6 +200,7 @@ class Tally:
             stream=call.stream,
             synthetic=call.stream and self._is_document,
             attempts=len(call.attempts),
+            attempted=tuple([_attempted(attempt) for attempt in call.attempts]),
             outcome=self._outcome,
             finish_reason=finish.reason if finish else None,
             error_type=self._error_type,
@@ -291,17 +292,28 @@ class Tally:
 _NOTHING_REPORTED = Usage()
 
 
+def _attempted(attempt: Attempt) -> AttemptRecord:
+    took_ms = None if attempt.error is None or attempt.took_s is None else attempt.took_s * 1e3
+    return AttemptRecord(
+        target=_name(attempt.target) or "",
+        status=attempt.status,
+        cause=_name(attempt.error),
+        wasted_ms=took_ms,
+        wasted_tokens=_count(attempt.tokens),
+    )
+
+
 def _ending(error: BaseException, foreign: Outcome) -> tuple[Outcome, str]:
     if isinstance(error, TimedOut):
-        return "timeout", f"timeout_{error.clock}"
+        return "timeout", error.error_type
     if isinstance(error, Truncated):
-        return "truncated", error.kind
+        return "truncated", error.error_type
     if isinstance(error, FrameTooLarge | TooLarge):
-        return "capped", error.kind
+        return "capped", error.error_type
     if isinstance(error, Cancelled) or not isinstance(error, Exception):  # CancelledError, GeneratorExit, Ctrl-C
         return "cancelled", "cancelled"
     if isinstance(error, PenstockError):
-        return "upstream_error", error.kind
+        return "upstream_error", error.error_type
     return foreign, type(error).__name__
 
 

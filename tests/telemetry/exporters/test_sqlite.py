@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.base import ExportFailed
 from penstock.telemetry.exporters.sqlite import COLUMNS, SCHEMA_VERSION, SqliteExporter
-from penstock.telemetry.record import CallRecord
+from penstock.telemetry.record import AttemptRecord, CallRecord
 from tests.telemetry.script import example
 
 NOW = 1_763_683_500.0
@@ -49,9 +50,11 @@ def test_what_is_written_can_be_read(path: Path) -> None:
         example(),
         CallRecord(request_id="r2", time=NOW, model_requested="é\0", stream=False, outcome="cancelled"),
         example(prompt_tokens=2**53 - 1, cost=0.1, synthetic=True),
+        example(attempted=(AttemptRecord(target="a:m", status=503, cause="overloaded", wasted_ms=1.5),) * 2),
     ]
     write(path, *records)
-    assert [msgspec.convert(row, CallRecord, strict=False) for row in rows(path)] == records
+    found = [{**row, "attempted": json.loads(row["attempted"])} for row in rows(path)]
+    assert [msgspec.convert(row, CallRecord, strict=False) for row in found] == records
 
 
 def test_c6_unknown_is_null_in_the_store(path: Path) -> None:
@@ -75,7 +78,26 @@ def test_the_file_says_its_version_and_is_in_wal_mode(path: Path) -> None:
 
 def test_a_changed_record_needs_a_new_schema_version() -> None:
     columns = " ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-    assert (SCHEMA_VERSION, zlib.crc32(columns.encode())) == (1, 0x82C6B17B)
+    assert (SCHEMA_VERSION, zlib.crc32(columns.encode())) == (2, 0x24FBD557)
+
+
+def test_a_file_of_an_older_version_is_given_what_it_lacks(path: Path) -> None:
+    """As version 1 wrote it: without `attempted`."""
+    kept = {name: kind for name, kind in COLUMNS.items() if name != "attempted"}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE records ({', '.join(f'{name} {kind}' for name, kind in kept.items())})")
+        connection.execute("INSERT INTO records (request_id, time, attempts) VALUES ('old', ?, 2)", (NOW,))
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    write(path, example(request_id="new", time=NOW, attempted=(AttemptRecord(target="a"),)))
+    assert ids(path) == ["old", "new"]
+    old, new = rows(path)
+    assert (old["attempts"], old["attempted"]) == (2, None)
+    assert json.loads(new["attempted"])[0]["target"] == "a"
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    write(path, example(request_id="newer", time=NOW))
+    assert ids(path) == ["old", "new", "newer"]
 
 
 def test_a_later_batch_and_a_later_run_add_to_it(path: Path) -> None:
@@ -209,7 +231,7 @@ def test_behind_the_bus_only_its_thread_touches_the_file(path: Path) -> None:
 WRITER = """
 import sys
 from penstock.telemetry.exporters.sqlite import SqliteExporter
-from penstock.telemetry.record import CallRecord
+from penstock.telemetry.record import AttemptRecord, CallRecord
 
 exporter = SqliteExporter(sys.argv[1], keep_s=None)
 records = [CallRecord(request_id=sys.argv[2], time=0.0, model_requested="m", stream=True, outcome="complete")] * 10

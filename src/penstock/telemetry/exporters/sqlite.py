@@ -1,6 +1,7 @@
 """Records in an SQLite file: the store that needs nothing installed.
 
-One table, `records`, a column per field of `CallRecord`; `PRAGMA user_version` is the schema's version. A batch is one
+One table, `records`, a column per field of `CallRecord`, its lists as JSON; `PRAGMA user_version` is the schema's
+version, and an older file gets the columns that it lacks. A batch is one
 transaction, in WAL mode, so readers and other processes are never in the way. Rows older than `keep_s` are deleted, at
 most once a minute. The file is opened with the first batch, in the exporter's own thread, and opened anew after any
 failure or when it was replaced: a full disk or an unwritable folder costs the records of that time and no more.
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Raise it, and write the step from the last one, when a field of `CallRecord` is added, renamed or retyped.
-SCHEMA_VERSION = 1
+#: Raise it when a field of `CallRecord` is added: an older file is then given what it lacks. For one that is renamed or
+#: retyped, write the step from the last one as well.
+#: 2: `attempted`
+SCHEMA_VERSION = 2
 
 THIRTY_DAYS_S = 30 * 86_400.0
 
@@ -77,6 +80,15 @@ def _insert(rows: int) -> str:
 _INSERT, _INSERT_BULK = _insert(1), _insert(BULK_ROWS)
 
 
+def _row(record: CallRecord) -> tuple[object, ...]:
+    return tuple(
+        [
+            msgspec.json.encode(value).decode() if type(value) is tuple else value
+            for value in msgspec.structs.astuple(record)
+        ]
+    )
+
+
 class SqliteExporter:
     """`keep_s` None: rows are kept for ever. `now` is unix time, as in the records."""
 
@@ -98,7 +110,7 @@ class SqliteExporter:
 
     def export(self, records: list[CallRecord]) -> None:
         """Raises `ExportFailed`; then none of these records is in the file."""
-        rows = [msgspec.structs.astuple(record) for record in records]
+        rows = [_row(record) for record in records]
         try:
             try:
                 self._write(rows)
@@ -188,6 +200,12 @@ class SqliteExporter:
             raise ExportFailed(
                 f"{self._path} is a database of something else.", fix="Give telemetry.store.path another name."
             )
+        elif version < SCHEMA_VERSION:
+            there = {row[1] for row in connection.execute("PRAGMA table_info(records)")}
+            for name, kind in COLUMNS.items():
+                if name not in there:
+                    connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
 
     def _set_aside(self) -> None:
