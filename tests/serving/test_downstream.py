@@ -363,3 +363,18 @@ async def test_c7_a_writer_that_is_cancelled_leaves_nothing_behind():
     down.stop()
     assert timers() == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@on_virtual_time
+async def test_c9_what_was_to_be_said_beside_a_refusal_is_not_said_after_it():
+    """The heartbeat fell due in the very turn in which the upstream failed, and the answer is a status."""
+    client, call = Client(), a_call()
+    down = to(client, call)
+    down.aside(BEAT)
+    down.stop()
+    call.sent.is_whole = True
+    await client.send({"type": "http.response.start", "status": 502, "headers": []})
+    await client.send({"type": "http.response.body", "body": b"{}"})
+    await asyncio.sleep(60)
+    assert client.written == [b"{}"]
+    assert call.sent.heartbeats == 0

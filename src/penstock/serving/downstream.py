@@ -141,6 +141,8 @@ class Downstream:
     async def _say(self) -> None:
         try:
             if not self.started:
+                if self._sent.is_whole:  # refused with a status, in the very turn of the loop that asked for this one
+                    return
                 if self._call.stream and not self._call.asks_stream:
                     self._headers.append(SYNTHETIC)
                 await self._start()
