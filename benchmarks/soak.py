@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 10
 #: a round waits for its last stream, which may be ten seconds: fewer than these are not worth it
 MIN_ROUND = 150
+#: The simulator and the clients are threads of one process: neither may keep the other waiting for its turn.
+SWITCH_S = 0.0005
 #: what the gateway may need after the last client has gone: its clocks, and its records' way to the store
 REST_S = 30.0
 SHOWN = 40
@@ -207,6 +209,7 @@ def main() -> int:
     parser.add_argument("--dialects", help="client dialects, joined by commas [all]")
     parser.add_argument("--concurrency", type=int, default=40, help="how many at a time [40]")
     arguments = parser.parse_args()
+    sys.setswitchinterval(SWITCH_S)
     console = Console(width=None if sys.stdout.isatty() else 120)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (

@@ -120,7 +120,7 @@ ROWS: dict[str, Row] = {
 }
 
 #: faults of bytes alone, which may come on top of any other of a stream
-LOOKS = ("crlf", "bom", "no-space", "bytewise", "unknown-fields")
+LOOKS = ("crlf", "bom", "no-space", "multi-line", "unknown-fields")
 
 
 def check_rows() -> None:
