@@ -256,3 +256,17 @@ def test_c10_in_every_dialect_a_doubled_end_passes_once(client: Client, bench: B
     sent = bytes(bench.the_one(told.model).sent)
     assert sent.startswith(told.body)
     check_whole(AnyPair(client, client.dialect), told)
+
+
+@each_form
+def test_c10_a_byte_order_mark_never_comes_behind_a_heartbeat(client: Client, beating_bench: Bench) -> None:
+    """There it would not begin the stream but be a part of its first event, which no client could read any more."""
+    told = beating_bench.tell(AnyPair(client, client.dialect), "slow-head-250+bom")
+    mark, sent = b"\xef\xbb\xbf", bytes(beating_bench.the_one(told.model).sent)
+    assert sent.startswith(mark)
+    if client.heartbeat:
+        beats = beating_bench.record(told.model)["heartbeats"]
+        assert beats >= 1
+        assert told.body == client.heartbeat * beats + sent.removeprefix(mark)
+    else:
+        assert told.body.removeprefix(mark) == sent.removeprefix(mark)

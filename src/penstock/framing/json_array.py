@@ -2,8 +2,9 @@
 
 An element is out as soon as its last byte is in. Works on bytes and never decodes; each byte is looked at once, however
 the stream is cut. A frame's `raw` begins with what separates it from the one before, so that joined raws are the
-stream; what is no element (the closing bracket, whatever follows it) has `data=None`. An array that never closes leaves
-its rest to `close()`, as `unterminated`. An element over `max_frame_bytes` raises `FrameTooLarge`.
+stream; what is no element (the closing bracket, whatever follows it) has `data=None`. A leading BOM is dropped, as in
+SSE: behind a heartbeat it would begin nothing. An array that never closes leaves its rest to `close()`, as
+`unterminated`. An element over `max_frame_bytes` raises `FrameTooLarge`.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class JSONArrayFraming:
             if _BOM.startswith(rest):
                 return False
             raise MalformedFrame("The stream is not a JSON array.")
+        del self._held[:start]
         self._depth = 1
         self._at = len(self._held) - len(rest) + 1
         return True
@@ -127,9 +129,7 @@ class JSONArrayFraming:
             frames.append(self._cut(len(bytes(self._held[:end]).rstrip(_SPACE)), self._start(end)))
 
     def _start(self, end: int) -> int:
-        before = bytes(self._held[:end])
-        before = before.removeprefix(_BOM)
-        rest = before.lstrip(_BEFORE)
+        rest = bytes(self._held[:end]).lstrip(_BEFORE)
         if rest.startswith(b"[") and not self._has_begun:
             rest = rest[1:].lstrip(_SPACE)
         return end - len(rest)
