@@ -115,7 +115,8 @@ class Clients:
     async def _ask(self, asking: Asking) -> Heard:
         began = time.monotonic()
         try:
-            response: HttpResponse = await asyncio.wait_for(self._transport.open(self.request(asking)), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                response: HttpResponse = await self._transport.open(self.request(asking))
         except TimeoutError:
             return Heard(began, ended="open", ended_at=time.monotonic())
         except PenstockError as error:
@@ -161,7 +162,8 @@ class Clients:
             plain.setblocking(False)
             await loop.sock_connect(plain, self._address)
             await loop.sock_sendall(plain, b"".join(self._written(asking)))
-            await asyncio.wait_for(loop.sock_recv(plain, _STUCK_BYTES), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await loop.sock_recv(plain, _STUCK_BYTES)
             await asyncio.sleep(_STUCK_S)
 
     @property

@@ -71,6 +71,7 @@ _SHAPES = {
 _CHAT = ("openai-chat",)
 
 ROWS: dict[str, Row] = {
+    "refuse": Row(None, None),  # all who ask meanwhile are refused, whatever is owed to them
     "reset": Row(BROKEN, BROKEN),
     "no-answer": Row(BROKEN, BROKEN),
     "silent": Row(SILENCE, DOCUMENT),
@@ -99,7 +100,7 @@ ROWS: dict[str, Row] = {
     "usage-every": Row(COMPLETE, None, None, _CHAT),
     "usage-never": Row(COMPLETE, COMPLETE),
     **{f"error-{shape}": Row(TOLD, None, (0, 5), (upstream,)) for shape, upstream in _SHAPES.items()},
-    "pings": Row(FIRST_CONTENT),
+    "pings": Row(IDLE, None, (0, 3)),  # with none before them it is no first content
     "endless": Row(TOTAL),
     "giant": Row(COMPLETE, COMPLETE),
     "crlf": Row(COMPLETE, COMPLETE),
@@ -143,7 +144,10 @@ def choose_fault(chance: random.Random, upstream: str, *, stream: bool) -> tuple
     if stream and name in ("no-done", "no-finish"):
         proof = PROOF.get(upstream, "finish")
         ending = TRUNCATED if name == ("no-done" if proof == "terminator" else "no-finish") else COMPLETE
-    return name if row.numbers is None else f"{name}-{chance.randint(*row.numbers)}", ending
+    if row.numbers is None:
+        return name, ending
+    number = chance.randint(*row.numbers)
+    return f"{name}-{number}", FIRST_CONTENT if name == "pings" and number == 0 else ending
 
 
 def _is_about(row: Row, upstream: str, stream: bool) -> bool:
