@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,8 @@ MANY = 200
 
 
 def check_streams_flow(gateway: Gateway, upstream: Upstream) -> None:
-    """Still in lock step with the upstream, and ended."""
+    """Still in lock step with the upstream, and ended; and nobody waited meanwhile for what is beside them."""
+    began = time.monotonic()
     for pair in (PAIR, Pair(MESSAGES, CHAT)):
         gates = [Gate(), Gate()]
         upstream.answers(sse(*CHAT.opening(), CHAT.text("One "), gates[0], CHAT.text("two"), gates[1], *CHAT.closing()))
@@ -41,6 +43,7 @@ def check_streams_flow(gateway: Gateway, upstream: Upstream) -> None:
             pass
         gates[1].open()
         assert asked.said().terminators == 1
+    assert time.monotonic() - began < 2.0
 
 
 class Unread(Running):

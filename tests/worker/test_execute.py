@@ -142,6 +142,27 @@ async def test_c5_a_flood_of_narration_is_bounded_and_changes_no_token() -> None
     assert kinds[-4:] == ["token", "metrics", "end", "[DONE]"]
 
 
+async def test_c5_no_token_waits_for_narration_that_goes_on() -> None:
+    """It never ends here, and the tokens are there all the same."""
+    reply = Reply(
+        headers={"content-type": "text/event-stream"},
+        chunks=[PROGRESS, chunk({"content": "a"}), PROGRESS, chunk({"content": "b"}), PROGRESS, Hang()],
+    )
+    app = worker(ScriptedEngine(), MemoryTransport(reply), Bus([]))
+    await loaded(app)
+    client = Client(app)
+    executing = asyncio.create_task(client.execute(prompt="hi"))
+    try:
+        async with asyncio.timeout(5):
+            while types(client.events()).count("token") < 2:
+                client.changed.clear()
+                await client.changed.wait()
+    finally:
+        client.left.set()
+        await asyncio.wait_for(executing, 10)
+        await stopped(app)
+
+
 async def test_c5_a_reply_without_narration_is_the_same() -> None:
     assert types(await executed(chunk({"content": "a"}), *END)) == ["started", "token", "metrics", "end", "[DONE]"]
 

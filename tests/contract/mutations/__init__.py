@@ -1,0 +1,14 @@
+"""The table of mutations: each of the thirteen promises broken in several ways."""
+
+from __future__ import annotations
+
+from tests.contract.mutations import at_ends, beside, on_the_way
+from tests.contract.mutations.mutation import ROOT, DoesNotApply, Mutation
+
+MUTATIONS: tuple[Mutation, ...] = tuple(
+    sorted(
+        (*on_the_way.MUTATIONS, *at_ends.MUTATIONS, *beside.MUTATIONS), key=lambda mutation: int(mutation.promise[1:])
+    )
+)
+
+__all__ = ["MUTATIONS", "ROOT", "DoesNotApply", "Mutation"]
