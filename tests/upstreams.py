@@ -108,16 +108,17 @@ BLOCKED_S = 0.3
 
 
 class Upstream:
-    """`exchanges` holds every request since `forget`, `live` counts connections that are open now."""
+    """`exchanges` holds every request since `forget`, `live` counts connections that are open now. `port`: one that
+    another has left."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.exchanges: list[Exchange] = []
         self.live = 0
         self.errors: list[BaseException] = []
         self._choose: Choose = lambda exchange: document(b"no script", status=500)
         self._arrived = threading.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listening = socket.create_server(("127.0.0.1", port), backlog=512)
         # Small, so that a reader who stops is felt soon.
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         self.port: int = self._listening.getsockname()[1]

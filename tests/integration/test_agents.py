@@ -15,6 +15,8 @@ import os
 import secrets
 import signal
 import subprocess
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +40,7 @@ from tests.integration.agent_model import (
     thinking_answer,
     too_long,
 )
-from tests.upstreams import Choose, Upstream
+from tests.upstreams import Answer, Choose, Gate, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +148,12 @@ def dialect(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def gateway(dialect: str, upstream: Upstream, tmp_path: Path) -> Iterator[Gateway]:
     entry = {"url": upstream.url(MOUNTS[dialect][0]), "dialect": dialect}
-    config = {"upstreams": {"model": entry}, "models": {"*": "model:real-1"}, "telemetry": {"store": {"path": None}}}
+    config = {
+        "upstreams": {"model": entry},
+        "models": {"*": "model:real-1"},
+        "retry": {"attempts": 1},  # what the agents themselves do of a failure is to be seen
+        "telemetry": {"store": {"path": None}},
+    }
     with serving(config, tmp_path) as running:
         yield running
 
@@ -260,3 +267,43 @@ def test_claude_code_knows_a_prompt_that_is_too_long(
     agent = Agent(gateway, tmp_path)
     with pytest.raises(AssertionError, match="Prompt is too long"):
         agent.claude_code(FIRST, is_first=True)
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "anthropic-messages"], indirect=True)
+@pytest.mark.parametrize("name", ["claude_code", "opencode"])
+def test_c9_an_agent_finishes_its_turn_while_its_upstream_is_killed_and_started_again(
+    name: str, dialect: str, tmp_path: Path
+) -> None:
+    """It has taken the request, thought, and is gone; some time later another stands at its port."""
+    note = f"the password is {secrets.token_hex(8)}"
+    thinking = Gate()
+    doomed = Upstream()
+    doomed.answers(Answer(before=thinking))
+    alive: list[Upstream] = []
+
+    def kill_and_start() -> None:
+        thinking.wait_reached()
+        doomed.close()
+        time.sleep(1.0)  # as long as a small server takes to start
+        alive.append(Upstream(doomed.port))
+        alive[0].answers(answer)
+
+    entry = {"url": doomed.url(MOUNTS[dialect][0]), "dialect": dialect}
+    config = {
+        "upstreams": {"model": entry},
+        "models": {"*": "model:real-1"},
+        "retry": {"attempts": 20, "backoff": "200ms", "max_backoff": "500ms"},
+        "telemetry": {"store": {"path": None}},
+    }
+    with serving(config, tmp_path) as gateway:
+        agent = Agent(gateway, tmp_path)
+        (agent.work / "note.txt").write_text(note + "\n")
+        killer = threading.Thread(target=kill_and_start)
+        killer.start()
+        assert f"The note says: {note}" in getattr(agent, name)(FIRST, is_first=True)
+        killer.join(10)
+        records = gateway.records()
+        assert {record["outcome"] for record in records} == {"complete"}, "the agent saw no failure"
+        assert max(record["attempts"] for record in records) >= 2
+    alive[0].close()
+    assert alive[0].errors == doomed.errors == []
