@@ -67,10 +67,18 @@ async def test_c10_a_bracket_that_the_upstream_left_out_is_added():
     assert json.loads(written) == CHUNKS
 
 
-async def test_c4_a_bracket_that_nothing_proved_is_not_passed():
-    written = await relayed(ARRAY, array(*CHUNKS[:2]))
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_c4_a_bracket_that_nothing_proved_is_not_passed(size: int):
+    written = await relayed(ARRAY, array(*CHUNKS[:2]), size)
     assert [*CHUNKS[:2]] == json.loads(written + b"]")[:2]
     assert json.loads(written + b"]")[2]["error"]["code"] == 502
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize("wire", [b"[]", b"[\n]\n"])
+async def test_c4_an_array_that_holds_nothing_is_told_as_an_error(wire: bytes, size: int):
+    (said,) = json.loads(await relayed(ARRAY, wire, size) + b"]")
+    assert said["error"]["code"] == 502
 
 
 @each_form

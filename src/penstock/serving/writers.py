@@ -88,8 +88,10 @@ class Verbatim:
 
     def write(self, batch: Batch) -> bytes:
         frames = self._last = batch.frames
-        if frames and frames[-1].data is not None:
-            self._said = frames[-1].data
+        for frame in reversed(frames):  # one, but for what stands behind the last that says something
+            if frame.data is not None:
+                self._said = frame.data
+                break
         if not batch.marks and self._alias is None:
             return frames[0].raw if len(frames) == 1 else batch.raw
         marks = dict(batch.marks)

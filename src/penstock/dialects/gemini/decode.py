@@ -284,7 +284,7 @@ class StreamDecoder:
     def _no_data(self, frame: Frame, events: list[Event]) -> Mark | None:
         if frame.raw.startswith(b":"):
             self._is_alive(_COMMENT, events)
-        elif frame.raw.lstrip(b" \t\r\n,").startswith(b"]"):
+        elif frame.raw.lstrip(b" \t\r\n,[").startswith(b"]"):
             self.done = True
             return Mark.TERMINATOR
         elif frame.raw.lstrip().startswith(b"{"):
