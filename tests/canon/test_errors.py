@@ -30,6 +30,7 @@ from penstock.canon.errors import (
     PenstockError,
     ProtocolError,
     RateLimited,
+    ReplyTooLarge,
     RequestError,
     Saturated,
     ServerFault,
@@ -61,7 +62,8 @@ EXAMPLES: list[PenstockError] = [
     *(cls("m", param="p", fix="f") for cls in (InvalidRequest, Unauthenticated, Forbidden, UnknownModel, UnknownRoute)),
     *(cls("m", param="p", fix="f") for cls in (Unsupported, TooLarge)),
     *(cls("m", target="a:b") for cls in (UpstreamError, ConnectError, Truncated, EmptyReply)),
-    *(cls("m", target="a:b", fix="f") for cls in (ProtocolError, MalformedFrame, FrameTooLarge, NotAStream)),
+    *(cls("m", target="a:b", fix="f") for cls in (ProtocolError, MalformedFrame, NotAStream)),
+    *(cls("m", target="a:b", fix="f") for cls in (FrameTooLarge, ReplyTooLarge)),
     TimedOut("first_content", 1.5, target="a:b"),
     *(
         cls("m", status=418, type="t", code="c", param="p", body=b"b", content_type="x", retry_after_s=2, target="a:b")

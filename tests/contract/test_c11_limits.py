@@ -38,6 +38,7 @@ def brisk(scripted: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One call at a time at the upstream `chat`, and nobody waits for longer than 200 ms."""
     config = two_upstreams(scripted, limits={"queue": 2, "queue_wait": "200ms"}, heartbeat={"interval": "50ms"})
     config["upstreams"]["chat"]["concurrency"] = 1
+    config["models"]["either"] = ["chat:real-1", "anth:real-1"]
     with serving(config, tmp_path_factory.mktemp("brisk")) as running:
         yield running
 
@@ -254,6 +255,17 @@ def test_c11_upstreams_do_not_wait_on_each_other(upstream: Upstream, brisk: Gate
     answering(upstream, MESSAGES)
     for _ in range(3):
         assert brisk.ask(Pair(CHAT, MESSAGES)).said().text == "Two"
+    held.end()
+
+
+@each_client
+def test_c11_while_another_upstream_can_be_asked_nobody_waits(wire: Wire, upstream: Upstream, brisk: Gateway) -> None:
+    held = Held(brisk, upstream, Pair(CHAT, CHAT))
+    answering(upstream, MESSAGES)
+    asked = brisk.ask(Pair(wire, CHAT), model="either")
+    assert asked.said().text == "Two"
+    assert asked.headers["x-penstock-target"] == "anth:real-1"
+    assert brisk.record(asked.request_id)["attempts"] == 1  # nothing was executed at the other
     held.end()
 
 

@@ -13,7 +13,7 @@
     │   ├── StatusError                 an answer that is not 2xx; keeps its status and body
     │   │   └── RateLimited  Overloaded  KeyRejected  ContextTooLong  ContentRefused  ServerFault
     │   ├── ProtocolError   502
-    │   │   └── MalformedFrame  FrameTooLarge  NotAStream
+    │   │   └── MalformedFrame  FrameTooLarge  ReplyTooLarge  NotAStream
     │   ├── Truncated       502         the stream ended without the provider's own terminal
     │   ├── EmptyReply      502         the reply finished properly, and said nothing at all
     │   ├── StreamedError               the provider said so, inside the stream
@@ -272,6 +272,12 @@ class MalformedFrame(ProtocolError):
 
 class FrameTooLarge(ProtocolError):
     kind = "frame_too_large"
+
+
+class ReplyTooLarge(ProtocolError):
+    """More in all than a reply may be."""
+
+    kind = "reply_too_large"
 
 
 class NotAStream(ProtocolError):

@@ -99,6 +99,8 @@ class Clocks(Struct, frozen=True, forbid_unknown_fields=True):
     silence: Duration | None = Duration(60)
     #: the whole call
     total: Duration | None = None
+    #: how long a client may read nothing of what there is for it
+    write: Duration | None = Duration(60)
     #: all of a reply that was not asked to stream
     document: Duration | None = Duration(600)
 
@@ -181,6 +183,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     queue: Annotated[int, Meta(ge=0)] = 0
     #: how long a call may wait
     queue_wait: Duration | None = Duration(30)
+    #: what one reply may be, as it comes from its upstream
+    max_reply: Size = Size(256 * MIB)
     #: what each key may do that says nothing itself
     per_key: PerKey = field(default_factory=PerKey)
 

@@ -77,7 +77,7 @@ def gateway(config: Config, shared: Shared) -> App:
     timeouts = Timeouts(
         clocks.connect, clocks.first_content, clocks.idle, clocks.silence, clocks.total, clocks.document
     )
-    limits = shared.limits
+    limits, max_reply = shared.limits, config.limits.max_reply
     limits.rules = rules(config)
 
     def publish(record: CallRecord) -> None:
@@ -97,9 +97,10 @@ def gateway(config: Config, shared: Shared) -> App:
     streaming, asks = config.streaming, in_dialect()
     known = Capabilities(stated_capabilities(config), ttl_s=streaming.capability_ttl)
     capably = capable(known, asks, force_non_streaming=streaming.force_non_streaming, fallback=streaming.fallback)
-    handler = compose(upstream(transport, timeouts, asks), *layers, retries, capably)
+    handler = compose(upstream(transport, timeouts, asks, max_reply_bytes=max_reply), *layers, retries, capably)
     counts = retried(again, total_s=clocks.total, empties=False)  # a count has no words
-    counting = compose(upstream(transport, timeouts, in_dialect(count.counter)), *layers, counts)
+    counter = upstream(transport, timeouts, in_dialect(count.counter), max_reply_bytes=max_reply)
+    counting = compose(counter, *layers, counts)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         return chat_route(
@@ -114,7 +115,8 @@ def gateway(config: Config, shared: Shared) -> App:
     generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
 
     def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
-        return compose(embeddings(transport, timeouts, request, client, older=older), *layers, retries)
+        asked = embeddings(transport, timeouts, request, client, older=older, max_reply_bytes=max_reply)
+        return compose(asked, *layers, retries)
 
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
@@ -156,6 +158,7 @@ def gateway(config: Config, shared: Shared) -> App:
         },
         dialect_of=dialect_of_path,
         door=Door(keyring(config), origins=config.server.cors_origins, hosts=config.server.hosts),
+        write_s=clocks.write,
         startup=startup,
         shutdown=shutdown,
         running=running,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from penstock.dialects.embedding import EmbeddingReader, client_embedding, embedding
 from penstock.policy.upstream import upstream
+from penstock.streams.stream import MAX_REPLY_BYTES
 
 if TYPE_CHECKING:
     from penstock.canon.embedding import EmbedRequest
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from penstock.streams.handler import Call, Handler
     from penstock.transport.base import Transport
 
-#: 2,048 vectors of 3,072 numbers, as JSON
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
-
 
 def is_verbatim(client: str, target: Target, *, older: bool) -> bool:
     """Whether client and upstream say embeddings alike. `older` is Ollama's path of before, whose shape is its own."""
@@ -29,7 +27,13 @@ def is_verbatim(client: str, target: Target, *, older: bool) -> bool:
 
 
 def embeddings(
-    transport: Transport, timeouts: Timeouts, request: EmbedRequest, client: str, *, older: bool = False
+    transport: Transport,
+    timeouts: Timeouts,
+    request: EmbedRequest,
+    client: str,
+    *,
+    older: bool = False,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
 ) -> Handler:
     """The handler that asks `call.target` for what `request` wants; `client` is the dialect of `call.body`."""
 
@@ -43,4 +47,4 @@ def embeddings(
         )
         return EmbeddingReader(target.dialect, len(request.inputs), whole=not passes), sent
 
-    return upstream(transport, timeouts, asks, max_frame_bytes=MAX_ANSWER_BYTES)
+    return upstream(transport, timeouts, asks, max_frame_bytes=max_reply_bytes, max_reply_bytes=max_reply_bytes)

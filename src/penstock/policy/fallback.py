@@ -15,6 +15,7 @@ from penstock.canon.errors import (
     FrameTooLarge,
     NoTargetLeft,
     PenstockError,
+    ReplyTooLarge,
     RequestError,
     Saturated,
     StatusError,
@@ -132,7 +133,7 @@ _OF_THE_REQUEST = frozenset({400, 413, 422})
 def may_do_better_elsewhere(error: PenstockError) -> bool:
     if isinstance(error, Unsupported | Saturated):
         return True
-    if not isinstance(error, UpstreamError) or isinstance(error, ContentRefused | FrameTooLarge):
+    if not isinstance(error, UpstreamError) or isinstance(error, ContentRefused | FrameTooLarge | ReplyTooLarge):
         return False
     if isinstance(error, TimedOut):
         return error.clock != "total"

@@ -21,7 +21,7 @@ from penstock.framing.choose import choose_framing
 from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
 from penstock.streams.inflate import inflated
-from penstock.streams.stream import Chooser, EventStream, Reply
+from penstock.streams.stream import MAX_REPLY_BYTES, Chooser, EventStream, Reply
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -73,12 +73,17 @@ _REPLIES = in_dialect()
 
 
 def upstream(
-    transport: Transport, timeouts: Timeouts, asks: Asks = _REPLIES, *, max_frame_bytes: int = MAX_FRAME_BYTES
+    transport: Transport,
+    timeouts: Timeouts,
+    asks: Asks = _REPLIES,
+    *,
+    max_frame_bytes: int = MAX_FRAME_BYTES,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
 ) -> Handler:
     """The handler that asks `call.target` over `transport`."""
 
     def handle(call: Call) -> _Asking:
-        return _Asking(call, transport, timeouts, asks, max_frame_bytes)
+        return _Asking(call, transport, timeouts, asks, max_frame_bytes, max_reply_bytes)
 
     return handle
 
@@ -86,14 +91,26 @@ def upstream(
 class _Asking:
     """One attempt, from its request to its connection's release. A class, because a generator costs each call more."""
 
-    __slots__ = ("_asks", "_attempt", "_began", "_call", "_max_frame_bytes", "_reply", "_timeouts", "_transport")
+    __slots__ = (
+        "_asks", "_attempt", "_began", "_call", "_max_frame_bytes", "_max_reply_bytes", "_reply", "_timeouts",
+        "_transport",
+    )  # fmt: skip
 
-    def __init__(self, call: Call, transport: Transport, timeouts: Timeouts, asks: Asks, max_frame_bytes: int) -> None:
+    def __init__(
+        self,
+        call: Call,
+        transport: Transport,
+        timeouts: Timeouts,
+        asks: Asks,
+        max_frame_bytes: int,
+        max_reply_bytes: int,
+    ) -> None:
         self._call = call
         self._transport = transport
         self._asks = asks
         self._timeouts = timeouts
         self._max_frame_bytes = max_frame_bytes
+        self._max_reply_bytes = max_reply_bytes
         self._attempt: Attempt | None = None
         self._began = 0.0
         self._reply: Reply | None = None
@@ -118,7 +135,13 @@ class _Asking:
                 raise
             choose = _chooser(response, dialect, target, self._max_frame_bytes)
             reply = self._reply = Reply(
-                response, choose, now=call.now, target=attempt.target, attempt=number, clocks=clocks
+                response,
+                choose,
+                now=call.now,
+                target=attempt.target,
+                attempt=number,
+                clocks=clocks,
+                max_bytes=self._max_reply_bytes,
             )
             if not 200 <= response.status < 300:
                 body = masked(await error_body(response), target)

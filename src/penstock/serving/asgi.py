@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import PenstockError, ShuttingDown, TooLarge, UnknownRoute
+from penstock.serving.connection import WRITE_S, connection_of
 from penstock.serving.running import Running
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ class App:
     """Routes by (method, path); `startup` and `shutdown` run with the server's own.
 
     A path that ends in `/` stands for all below it, and is looked for when no other fits. `dialect_of` tells in which
-    dialect to say that a path is unknown. `door` sees each request before its route does.
+    dialect to say that a path is unknown. `door` sees each request before its route does. `write_s`: a client
+    that reads nothing of what there is for it for so long is cut off.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class App:
         *,
         dialect_of: Callable[[str], Dialect],
         door: Door | None = None,
+        write_s: float | None = WRITE_S,
         startup: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], Awaitable[None]] | None = None,
         running: Running | None = None,
@@ -192,6 +195,7 @@ class App:
         ]
         self._dialect_of = dialect_of
         self._door = door
+        self._write_s = write_s
         self._startup = startup
         self._shutdown = shutdown
         #: the calls that are being answered
@@ -210,6 +214,9 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self.running.put_in(scope)
+            connection = connection_of(scope)
+            if connection is not None:
+                connection.write_s = self._write_s
             if self.running.is_draining and scope["path"] not in ABOUT:
                 await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), new_request_id())
                 return

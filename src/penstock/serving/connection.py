@@ -4,12 +4,15 @@ A head and its first body leave in one write; body bytes leave without a corouti
 asks is called when the client has gone, without a task that waits for it. Each is worth a tenth of what a request or a
 frame costs here (docs/decisions/0012). Under another server `connection_of` is None, and plain ASGI does the same work.
 
-And one bound that uvicorn does not set: what a client sends that is no body (a head, trailers, chunk extensions) is at
-most `MAX_HEAD_BYTES` and what one read brings beyond; more is answered 431, and the connection closed.
+And two bounds that uvicorn does not set. What a client sends that is no body (a head, trailers, chunk extensions) is at
+most `MAX_HEAD_BYTES` and what one read brings beyond; more is answered 431, and the connection closed. A client that
+reads nothing, for `write_s`, of what waits for it, is cut off: it may be slow, but it must go on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -31,13 +34,28 @@ def connection_of(scope: Scope) -> Connection | None:
     return found
 
 
+#: seconds for which a client may read nothing, where nobody says otherwise
+WRITE_S = 60.0
+
+#: how often it is looked whether a client reads on, in the time that it has
+_LOOKS = 4
+
+
 class Connection(HttpToolsProtocol):
+    #: None: no limit
+    write_s: float | None = WRITE_S
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._gone: Callable[[], None] | None = None
         self._is_lost = False
         self._corked: _Corked | None = None
         self._fruitless_bytes = 0
+        #: the client read nothing for too long, and was cut off
+        self.is_cut = False
+        self._unread_bytes = 0
+        self._read_at = 0.0
+        self._looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = _Corked(transport)
@@ -45,6 +63,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         super().connection_lost(exc)
         self._corked = None
         if self._gone is not None:
@@ -78,6 +99,55 @@ class Connection(HttpToolsProtocol):
             )
         self.transport.close()
 
+    # --- a client that does not read ----------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_at = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def _watch(self) -> None:
+        """From when something waits for the client until nothing does any more."""
+        if self._looking is None and self.write_s is not None and self.transport.get_write_buffer_size():
+            self._unread_bytes = self._unread()
+            self._read_at = self.loop.time()
+            self._looking = self.loop.call_later(self.write_s / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self.write_s is None or not self.transport.get_write_buffer_size():
+            return
+        now, unread = self.loop.time(), self._unread()
+        is_settled = self.flow.write_paused or self.cycle is None or self.cycle.response_complete
+        if unread < self._unread_bytes or not is_settled:  # where more may have been written, less would be chance
+            self._read_at = now
+        elif now - self._read_at >= self.write_s:
+            self.is_cut = True
+            self.transport.abort()
+            return
+        self._unread_bytes = unread
+        self._looking = self.loop.call_later(self.write_s / _LOOKS, self._look)
+
+    def _unread(self) -> int:
+        """Bytes that the client has not taken: ours, and the kernel's, which takes more from us in large steps only."""
+        held = self.transport.get_write_buffer_size()
+        with contextlib.suppress(ImportError, OSError, ValueError):  # not every system tells; then the steps are larger
+            import fcntl
+            import termios
+
+            queued, found = bytearray(4), self.transport.get_extra_info("socket")
+            if found is not None:
+                fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, queued)
+                held += int.from_bytes(queued, sys.byteorder)
+        return held
+
     # --- what the application asks of it ----------------------------------------------------------------------------
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
@@ -86,6 +156,11 @@ class Connection(HttpToolsProtocol):
             gone()
         else:
             self._gone = gone
+
+    async def drained(self) -> None:
+        """Return when the client has read all but a little, or has gone."""
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     def hold_head(self) -> None:
         """The next write is a head: it leaves with the one after it."""

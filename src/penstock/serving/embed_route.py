@@ -16,9 +16,9 @@ from penstock.dialects import client_dialect
 from penstock.dialects.embedding import client_embedding
 from penstock.dialects.ollama.embed import write_older
 from penstock.policy.embed import is_verbatim
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse
 from penstock.serving.connection import connection_of
-from penstock.serving.route import alias_of, answer_headers, refuse_call, unless_gone
+from penstock.serving.route import alias_of, answer_headers, refuse_call, send_document, unless_gone
 from penstock.serving.running import reason_of
 from penstock.serving.writers import rename_model
 from penstock.streams.handler import Call
@@ -55,7 +55,7 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
                 call.http_status = 200
                 call.sent.bytes_out += len(body)
                 call.sent.is_whole = True
-                await respond(send, 200, body, headers, connection=connection_of(scope))
+                await send_document(send, body, headers, connection_of(scope))
         except (PenstockError, asyncio.CancelledError) as raised:
             await refuse_call(call, client, send, reason_of(call, raised))
 

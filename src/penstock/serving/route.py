@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from penstock.dialects.base import Dialect, Encoder
     from penstock.serving.asgi import Header, Receive, Route, Scope, Send
+    from penstock.serving.connection import Connection
     from penstock.streams.handler import Handler
     from penstock.streams.stream import EventStream
 
@@ -79,6 +80,7 @@ async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Sc
         nonlocal gone
         if not call.sent.is_whole:  # a server says "disconnect" after a whole answer, too
             gone = True
+            call.sent.is_cut = connection is not None and connection.is_cut
             task.cancel()
 
     async def watch() -> None:
@@ -177,9 +179,16 @@ async def _document(
             call.http_status = 200
             call.sent.bytes_out += len(body)
             call.sent.is_whole = True
-            await respond(send, 200, body, headers, connection=connection_of(scope))
+            await send_document(send, body, headers, connection_of(scope))
     except (PenstockError, asyncio.CancelledError) as raised:
         await refuse_call(call, dialect, send, reason_of(call, raised))
+
+
+async def send_document(send: Send, body: bytes, headers: list[Header], connection: Connection | None) -> None:
+    """The whole answer. Returns when its client has read it, so that whoever reads slowly holds his place."""
+    await respond(send, 200, body, headers, connection=connection)
+    if connection is not None:
+        await connection.drained()
 
 
 def _writer(call: Call, dialect: Dialect, stream: EventStream, alias: str | None) -> Verbatim | Translated:

@@ -52,6 +52,8 @@ class Sent(Struct):
     heartbeats: int = 0
     #: the last byte was handed over: a client that leaves now has everything
     is_whole: bool = False
+    #: the client read nothing for too long, and was cut off
+    is_cut: bool = False
     #: bytes that the upstream still sent after the client had gone
     bytes_after_disconnect: int = 0
 

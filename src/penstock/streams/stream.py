@@ -11,7 +11,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.canon.errors import MalformedFrame, PenstockError, ProtocolError, StreamedError, TimedOut, Truncated
+from penstock.canon.errors import (
+    MalformedFrame,
+    PenstockError,
+    ProtocolError,
+    ReplyTooLarge,
+    StreamedError,
+    TimedOut,
+    Truncated,
+)
 from penstock.canon.events import Delta, Progress, is_content
 from penstock.canon.wire import ConnectionLost
 from penstock.dialects.base import Mark
@@ -31,6 +39,9 @@ if TYPE_CHECKING:
 
 #: What may wait for the first content: a provider's preamble and its pings, never a reply.
 MAX_PREAMBLE_BYTES = 1024 * 1024
+
+#: What one reply may be in all: half a million tokens with a frame for each, or 2,048 vectors of 3,072 numbers as JSON.
+MAX_REPLY_BYTES = 256 * 1024 * 1024
 
 
 #: Given what has come of a body, and whether it is all: how it is delimited and what it means, or None: not yet.
@@ -59,8 +70,11 @@ class Reply:
         target: str,
         attempt: int = 1,
         clocks: Clocks | None = None,
+        max_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         self._response = response
+        self._max_bytes = max_bytes
+        self._size = 0
         self._choose = choose
         self._first = b""  # what has come before anybody could tell what it is
         self._framing: Framing | None = None
@@ -155,6 +169,9 @@ class Reply:
             self._ended = True
             return batch
         try:
+            self._size += len(data)
+            if self._size > self._max_bytes:
+                data = self._cut_off(data)
             if self._framing is None or self._decoder is None:
                 self._first += data
                 if not self._first:
@@ -194,6 +211,13 @@ class Reply:
         if self._clocks is not None and not self._ended:
             self._clocks.has_read(batch.at, batch.has_content, self._decoder is not None and self._decoder.proved)
         return batch
+
+    def _cut_off(self, data: bytes) -> bytes:
+        """The reply is too long. One that has ended, by its own proof, is whole without what came after."""
+        if self._decoder is None or not self._decoder.proved:
+            raise ReplyTooLarge(f"The reply is longer than {self._max_bytes} bytes.", fix="Raise limits.max_reply.")
+        self._response.abort()
+        return data[:0]
 
     def _hold_first(self, at: float) -> None:
         if len(self._first) > MAX_PREAMBLE_BYTES and not self._first.strip():

@@ -7,8 +7,8 @@ How a call ended; the first word is kept (C4):
 
     complete         `Finish` came, and the stream stopped or the caller left content with it
     truncated        `Truncated`
-    timeout          `TimedOut`; the clock is in `error_type`
-    capped           `FrameTooLarge`, `TooLarge`
+    timeout          `TimedOut`; the clock is in `error_type`. A client that read nothing for too long: `timeout_write`
+    capped           `FrameTooLarge`, `ReplyTooLarge`, `TooLarge`
     upstream_error   any other error of ours; any error at all while the upstream was opened or read
     cancelled        a cancelled task, `Cancelled`, `EventStream.cancel()`, or a caller that left before `Finish`
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from penstock.canon.errors import Cancelled, FrameTooLarge, PenstockError, TimedOut, TooLarge, Truncated
+from penstock.canon.errors import Cancelled, FrameTooLarge, PenstockError, ReplyTooLarge, TimedOut, TooLarge, Truncated
 from penstock.canon.events import (
     BlockEnd,
     BlockStart,
@@ -155,6 +155,8 @@ class Tally:
         if self._outcome is None:
             if error_type == "cancelled" and self._call.stopped is not None:
                 error_type, self._error_status = self._call.stopped.kind, self._call.stopped.status
+            if error_type == "cancelled" and self._call.sent.is_cut:
+                outcome, error_type = "timeout", "timeout_write"
             self._outcome = outcome
             self._error_type = error_type
             self._ended_at = self._call.now()
@@ -308,7 +310,7 @@ def _ending(error: BaseException, foreign: Outcome) -> tuple[Outcome, str]:
         return "timeout", error.error_type
     if isinstance(error, Truncated):
         return "truncated", error.error_type
-    if isinstance(error, FrameTooLarge | TooLarge):
+    if isinstance(error, FrameTooLarge | ReplyTooLarge | TooLarge):
         return "capped", error.error_type
     if isinstance(error, Cancelled) or not isinstance(error, Exception):  # CancelledError, GeneratorExit, Ctrl-C
         return "cancelled", "cancelled"
