@@ -18,6 +18,9 @@ from penstock.catalogue.catalogue import catalogue
 from penstock.config.load import check, parse_duration, parse_size
 from penstock.config.model import Config, Duration, Size
 from penstock.dialects import CLIENT_DIALECTS, DIALECTS
+from penstock.telemetry.bus import ExporterState
+from penstock.telemetry.line_protocol import TAGS
+from penstock.telemetry.record import CallRecord
 from penstock.testing import FAULTS
 from penstock.testing.script import read_script
 from tests.processes import Running, run
@@ -151,3 +154,15 @@ def test_the_reports_are_what_the_judge_found() -> None:
     assert [set(told["promises"].values()) for told in ours] == [{"held"}]
     forged = [name for name, told in found.items() for it in told["findings"] if it["evidence"].startswith("forged")]
     assert any(name.startswith("litellm-") for name in forged)
+
+
+def test_the_page_of_metrics_has_every_field_of_the_record_and_every_tag() -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    table = page.split("## The record\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", table, re.MULTILINE) == list(CallRecord.__struct_fields__)
+    (tags,) = re.findall(r"^\| tags \| (.*) \|$", page, re.MULTILINE)
+    assert tags == " ".join(f"`{tag}`" for tag in TAGS)
+    for field in ExporterState.__struct_fields__[1:]:
+        assert f"`{field}`" in page, field
+    (example,) = blocks("docs/reference/metrics.md", "yaml")
+    assert check(yaml.safe_load(example)).telemetry.influxdb.bucket == "llm"

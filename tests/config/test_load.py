@@ -102,6 +102,15 @@ def test_the_defaults():
         "telemetry.prometheus.enabled": True,
         "telemetry.store.path": "penstock.db",
         "telemetry.store.keep": 30 * 86400,
+        "telemetry.influxdb.url": None,
+        "telemetry.influxdb.version": 2,
+        "telemetry.influxdb.org": None,
+        "telemetry.influxdb.bucket": None,
+        "telemetry.influxdb.database": None,
+        "telemetry.influxdb.token_env": "INFLUX_TOKEN",
+        "telemetry.influxdb.precision": "ns",
+        "telemetry.influxdb.spool": "penstock-influxdb",
+        "telemetry.influxdb.spool_size": 64 << 20,
     }
 
 
@@ -141,6 +150,15 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "server.hosts": ("penstock.lan",),
         "retry.attempts": 7,
         "breaker.failures": 7,
+        "telemetry.influxdb.url": "http://127.0.0.1:8086",
+        "telemetry.influxdb.version": 3,
+        "telemetry.influxdb.org": "home",
+        "telemetry.influxdb.bucket": "llm",
+        "telemetry.influxdb.database": "llm",
+        "telemetry.influxdb.token_env": "TOKEN",
+        "telemetry.influxdb.precision": "ms",
+        "telemetry.influxdb.spool": None,
+        "telemetry.influxdb.spool_size": "1MiB",
     }.get(key, "7s")
     *steps, last = key.split(".")
     given: dict[str, Any] = {}
@@ -150,6 +168,8 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
     place[last] = value
     if key == "models":
         given |= LOCAL
+    if key == "telemetry.influxdb.url":
+        place["bucket"] = "llm"
     config: Any = check(given)
     assert config != check(LOCAL if key == "models" else {})
     for step in key.split("."):
@@ -466,3 +486,20 @@ def test_c13_a_password_in_a_url_is_refused_and_not_repeated(url: str):
 
 def test_an_at_sign_in_a_path_is_no_password():
     assert check({"upstreams": {"u": {"url": "http://host/a@b/v1"}}}).upstreams["u"].url == "http://host/a@b/v1"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": "http://h:8086"}, "version 2 needs a bucket"),
+        ({"url": "http://h:8086", "version": 1, "bucket": "b"}, "version 1 needs a database"),
+        ({"url": "http://me:secret@h", "bucket": "b"}, "holds a user name or password"),
+        ({"url": "influx:8086", "bucket": "b"}, "no http:// or https:// URL"),
+        ({"url": "http://h:8086", "buckt": "b"}, "Did you mean `bucket`?"),
+    ],
+)
+def test_what_is_wrong_with_influxdb_is_said(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check({"telemetry": {"influxdb": given}})
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)

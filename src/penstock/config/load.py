@@ -27,7 +27,7 @@ from penstock.catalogue.catalogue import catalogue, laid_over, users_file
 from penstock.catalogue.provider import check_auth, check_url, filled, find_key, is_local, key_fix
 from penstock.catalogue.provider import nearest as _nearest_provider
 from penstock.config.keys import check_keys, parse_moment, resolved
-from penstock.config.model import Config, Duration, Size, Upstream
+from penstock.config.model import Config, Duration, InfluxDB, Size, Upstream
 from penstock.config.models import check_models, destination
 from penstock.dialects import DIALECTS
 
@@ -124,6 +124,7 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
         check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
         check_auth(upstream.auth, upstream.dialect, f"{where}, upstreams.{name}")
     check_keys(config.server.keys, f"{where}, server")
+    _check_influxdb(config.telemetry.influxdb, f"{where}, telemetry.influxdb")
     for origin in config.server.cors_origins:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigError(
@@ -181,6 +182,22 @@ def _target(config: Config, spec: str, environ: Mapping[str, str]) -> Target:
 def gateway_keys(config: Config, environ: Mapping[str, str] | None = None) -> list[Key]:
     """The gateway's own keys that the configuration names, by their hashes."""
     return resolved(config.server.keys, os.environ if environ is None else environ)
+
+
+def influxdb_token(config: Config, environ: Mapping[str, str] | None = None) -> str | None:
+    """None where the variable is not set: an InfluxDB of one's own may want none."""
+    return (os.environ if environ is None else environ).get(config.telemetry.influxdb.token_env) or None
+
+
+def _check_influxdb(influxdb: InfluxDB, where: str) -> None:
+    if influxdb.url is None:
+        return
+    needed = "bucket" if influxdb.version == 2 else "database"
+    if not getattr(influxdb, needed):
+        raise ConfigError(
+            f"In {where}: version {influxdb.version} needs a {needed}.", fix=f"Name it: {needed}: penstock"
+        )
+    check_url(influxdb.url, {}, where)
 
 
 def is_loopback(host: str) -> bool:

@@ -212,6 +212,29 @@ class Prometheus(Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class InfluxDB(Struct, frozen=True, forbid_unknown_fields=True):
+    """A point `llm_request` per request in an InfluxDB, or in what takes its writes; `url: null` sends none."""
+
+    #: the server's base URL
+    url: str | None = None
+    #: whose write API: 1, 2 or 3
+    version: Literal[1, 2, 3] = 2
+    #: version 2: the organisation
+    org: str | None = None
+    #: version 2: the bucket
+    bucket: str | None = None
+    #: versions 1 and 3: the database
+    database: str | None = None
+    #: the token is in this environment variable; version 1 also takes `user:password`
+    token_env: str = "INFLUX_TOKEN"
+    #: of the points' moments; coarser than `ns`, points of one model and moment overwrite each other
+    precision: Literal["ns", "us", "ms", "s"] = "ns"
+    #: the folder that keeps what could not be sent, until it can; null keeps nothing
+    spool: str | None = "penstock-influxdb"
+    #: how much it may hold; then the oldest goes
+    spool_size: Size = Size(64 * MIB)
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """Where records go."""
 
@@ -221,6 +244,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = field(default_factory=Store)
     #: the page that Prometheus reads
     prometheus: Prometheus = field(default_factory=Prometheus)
+    #: points that are sent to InfluxDB
+    influxdb: InfluxDB = field(default_factory=InfluxDB)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,6 +45,16 @@ def capabilities_route(known: Capabilities) -> Route:
     return route
 
 
+def telemetry_route(bus: Bus) -> Route:
+    """How the exporters of this process do."""
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        states = await asyncio.to_thread(bus.states)  # what is kept on disk is counted there
+        await respond(send, 200, msgspec.json.encode({"exporters": states}))
+
+    return route
+
+
 async def own_version(scope: Scope, receive: Receive, send: Send) -> None:
     """What Ollama's clients ask before anything else."""
     await respond(send, 200, msgspec.json.encode({"version": version("penstock")}))

@@ -6,7 +6,6 @@ first. Before them all stands the door.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,14 @@ from msgspec.structs import astuple
 from penstock.config.load import destinations, gateway_keys, price, stated_capabilities
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
-from penstock.gateway.about import capabilities_route, health_route, metrics_route, own_version, present
+from penstock.gateway.about import (
+    capabilities_route,
+    health_route,
+    metrics_route,
+    own_version,
+    present,
+    telemetry_route,
+)
 from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
@@ -37,9 +43,7 @@ from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.bus import Bus
-from penstock.telemetry.exporters.log import LogExporter
 from penstock.telemetry.exporters.prometheus import PrometheusExporter
-from penstock.telemetry.exporters.sqlite import SqliteExporter
 from penstock.telemetry.recorder import InFlight, recorded
 from penstock.transport.base import Transport
 
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Route
     from penstock.streams.handler import Handler
-    from penstock.telemetry.exporters.base import Exporter
     from penstock.telemetry.record import CallRecord
 
 
@@ -153,6 +156,7 @@ def gateway(config: Config, shared: Shared) -> App:
             ("GET", "/api/version"): own_version,
             ("GET", "/health"): health_route(running),
             ("GET", "/api/capabilities"): capabilities_route(known),
+            ("GET", "/api/telemetry"): telemetry_route(bus),
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },
@@ -163,23 +167,6 @@ def gateway(config: Config, shared: Shared) -> App:
         shutdown=shutdown,
         running=running,
     )
-
-
-def exporters(config: Config) -> list[Exporter]:
-    found: list[Exporter] = []
-    log, store = config.telemetry.log, config.telemetry.store
-    if log.format != "off":
-        found.append(
-            LogExporter(
-                sys.stdout,
-                format=log.format,
-                color=sys.stdout.isatty(),
-                is_shared=config.server.workers > 1,
-            )
-        )
-    if store.path is not None:
-        found.append(SqliteExporter(store.path, keep_s=store.keep))
-    return found
 
 
 def rules(config: Config) -> Rules:

@@ -20,7 +20,8 @@ import msgspec
 from penstock.canon.errors import PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import check_reach
-from penstock.gateway.app import Shared, exporters, gateway
+from penstock.gateway.app import Shared, gateway
+from penstock.gateway.exporters import exporters
 from penstock.policy.breaker import Breakers
 from penstock.policy.limits import Limits, Rules
 from penstock.serving.asgi import lifespan

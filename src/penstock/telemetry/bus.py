@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from penstock.canon.errors import PenstockError
+from penstock.telemetry.exporters.base import Keeping, Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,8 @@ MAX_ERROR_CHARS = 300
 
 class ExporterState(Struct, frozen=True):
     """Records, counted since the start: `sent`; `dropped`, because the queue was full or closed; `failed`, because the
-    exporter raised. `lag` is how many wait now, those in the exporter's hands included. `last_error` is kept."""
+    exporter raised. `lag` is how many wait now, those in the exporter's hands included, `spooled` how many it keeps on
+    disk to send them later. `last_error` is kept."""
 
     name: str
     sent: int
@@ -41,6 +43,7 @@ class ExporterState(Struct, frozen=True):
     failed: int
     lag: int
     last_error: str | None
+    spooled: int = 0
 
 
 class Bus:
@@ -84,14 +87,15 @@ class _Lane:
     """
 
     __slots__ = (
-        "_capacity", "_closing", "_dropped", "_exporter", "_failed", "_gather_s", "_in_hand", "_last_error", "_lock",
-        "_queue", "_sent", "_thread", "_wake", "_wake_at",
+        "_capacity", "_closing", "_dropped", "_exporter", "_failed", "_gather_s", "_in_hand", "_keeping", "_last_error",
+        "_lock", "_queue", "_sent", "_thread", "_wake", "_wake_at",
     )  # fmt: skip
 
     def __init__(self, exporter: Exporter, capacity: int, gather_s: float) -> None:
         self._exporter = exporter
         self._capacity = capacity
-        self._gather_s = gather_s
+        self._gather_s = gather_s and getattr(exporter, "gather_s", gather_s)
+        self._keeping = exporter if isinstance(exporter, Keeping) else None
         self._queue: deque[CallRecord] = deque()
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
@@ -139,23 +143,33 @@ class _Lane:
         return thread is None or not thread.is_alive()
 
     def state(self) -> ExporterState:
+        kept = self._kept()
         with self._lock:
             return ExporterState(
                 name=self._exporter.name,
-                sent=self._sent,
-                dropped=self._dropped,
-                failed=self._failed,
+                sent=self._sent - kept.deferred + kept.recovered - kept.refused,
+                dropped=self._dropped + kept.lost,
+                failed=self._failed + kept.refused,
                 lag=len(self._queue) + self._in_hand,
-                last_error=self._last_error,
+                last_error=kept.error or self._last_error,
+                spooled=kept.now,
             )
+
+    def _kept(self) -> Kept:
+        try:
+            return self._keeping.kept if self._keeping is not None else Kept()
+        except OSError as error:
+            return Kept(error=f"The folder of what was kept cannot be read: {error.strerror}.")
 
     # --- the exporter's own thread ---
 
     def _run(self) -> None:
-        while records := self._take():
+        resume_s = self._resume()
+        while (records := self._take(resume_s)) is not None:
             error: BaseException | None = None
             try:
-                self._exporter.export(records)
+                if records:
+                    self._exporter.export(records)
             except BaseException as raised:  # even SystemExit: an exporter must not be able to end its thread
                 error = raised
             with self._lock:
@@ -166,17 +180,33 @@ class _Lane:
                     self._failed += len(records)
                     self._last_error = _sentence(error)
             del records, error  # what was delivered is not kept while this waits for more
+            resume_s = self._resume()
         try:
             self._exporter.close()
         except BaseException as raised:
             self._last_error = _sentence(raised)
 
-    def _take(self) -> list[CallRecord]:
-        """All that is queued, once there is something and it has had time to become more; nothing when it is over."""
+    def _resume(self) -> float | None:
+        if self._keeping is None or self._closing:
+            return None
+        try:
+            return self._keeping.resume()
+        except BaseException as raised:
+            self._last_error = _sentence(raised)
+            return None
+
+    def _take(self, resume_s: float | None) -> list[CallRecord] | None:
+        """All that is queued, once there is something and it has had time to become more; None when it is over.
+
+        An empty list when there is nothing, and `resume_s` has passed.
+        """
         with self._lock:
             while not self._queue and not self._closing:
                 self._wake_at = 1
-                self._wake.wait()
+                if not self._wake.wait(resume_s) and not self._queue and not self._closing:
+                    return []
+            if not self._queue:
+                return None
             half = self._capacity // 2
             if self._gather_s > 0 and len(self._queue) < half and not self._closing:
                 self._wake_at = half

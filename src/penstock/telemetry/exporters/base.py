@@ -7,7 +7,9 @@ the bus counts them and goes on, so it must be fit for the next call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from penstock.canon.errors import PenstockError
 
@@ -31,4 +33,33 @@ class Exporter(Protocol):
 
     def close(self) -> None:
         """Called once, after the last `export`; not at all when there was none."""
+        ...
+
+
+class Kept(Struct, frozen=True):
+    """Records that an exporter keeps for later, because they could not be sent: `now`, and counted since the start.
+
+    `deferred` were kept instead of sent, `recovered` were sent out of those (this process's and the last one's), `lost`
+    had to go. `refused` are what a receiver did not take out of batches that it took. `error`: why some are waiting or
+    were refused.
+    """
+
+    now: int = 0
+    deferred: int = 0
+    recovered: int = 0
+    lost: int = 0
+    refused: int = 0
+    error: str | None = None
+
+
+@runtime_checkable
+class Keeping(Exporter, Protocol):
+    """An exporter that keeps what it cannot send."""
+
+    @property
+    def kept(self) -> Kept: ...
+
+    def resume(self) -> float | None:
+        """Called while there is nothing to export: send what is kept. In how many seconds to call it again; None: not
+        before the next record."""
         ...
