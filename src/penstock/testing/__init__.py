@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from penstock.testing.faults import FAULTS, Fault
 from penstock.testing.recorder import Recorder, Replayer
-from penstock.testing.script import Call, Counts, Pace, Reply, Script, When, load_script
+from penstock.testing.script import Call, Counts, Pace, Reply, Script, Turns, When, load_script
 from penstock.testing.server import Seen
 from penstock.testing.upstream import Upstream
 
@@ -22,6 +22,7 @@ __all__ = [
     "Reply",
     "Script",
     "Seen",
+    "Turns",
     "Upstream",
     "When",
     "load_script",

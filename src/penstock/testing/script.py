@@ -146,6 +146,16 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
         return next((reply for reply in self.replies if reply.when.fits(model, dialect)), Reply())
 
 
+class Turns:
+    """A conversation: each request gets the next reply, and the last one stays for whatever follows."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self._replies = list(replies) or [Reply()]
+
+    def find(self, model: str, dialect: str) -> Reply:
+        return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+
+
 def words(text: str) -> list[str]:
     """A text as a model would say it: a word at a time, its space before it."""
     return re.findall(r"\s*\S+\s*$|\s*\S+", text) or ([text] if text else [])

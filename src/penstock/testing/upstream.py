@@ -24,7 +24,7 @@ from penstock.canon.errors import ConfigError, InvalidRequest, PenstockError, Un
 from penstock.dialects import client_dialect, gemini, ollama
 from penstock.testing.faults import Fault, parse_fault
 from penstock.testing.plan import Piece, document_plan, stream_plan
-from penstock.testing.script import Reply, Script
+from penstock.testing.script import Reply, Script, Turns
 from penstock.testing.server import Exchanged, Seen, Server
 
 if TYPE_CHECKING:
@@ -37,11 +37,14 @@ FAULT_HEADER = "x-penstock-fault"
 
 
 class Upstream(Server):
-    """`script` says who is answered how; a single `Reply` answers everybody. `seed` makes its chances the same."""
+    """`script` says who is answered how; a single `Reply` answers everybody, `Turns` each request with the next.
 
-    def __init__(self, script: Script | Reply | None = None, *, port: int = 0, seed: int = 0) -> None:
+    `seed` makes its chances the same.
+    """
+
+    def __init__(self, script: Script | Turns | Reply | None = None, *, port: int = 0, seed: int = 0) -> None:
         super().__init__(port=port)
-        self.script = Script((script,)) if isinstance(script, Reply) else script or Script()
+        self.script: Script | Turns = Script((script,)) if isinstance(script, Reply) else script or Script()
         self._rng = random.Random(seed)
         self._numbers = count(1)
 
