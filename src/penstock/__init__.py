@@ -13,12 +13,16 @@ if TYPE_CHECKING:
         AlreadyConsumed,
         ConfigError,
         ConnectError,
+        InvalidRequest,
+        InvalidSchema,
         PenstockError,
         RequestError,
         StatusError,
         StreamedError,
         TimedOut,
+        ToolLimit,
         Truncated,
+        Unsupported,
         UpstreamError,
     )
     from penstock.canon.events import (
@@ -42,15 +46,29 @@ if TYPE_CHECKING:
     from penstock.canon.response import Response
     from penstock.canon.usage import Usage
     from penstock.catalogue.provider import Provider
-    from penstock.client.client import Client, agenerate, amodels, astream, generate, models, replay, stream
+    from penstock.client.client import (
+        Client,
+        agenerate,
+        amodels,
+        arun_tools,
+        astream,
+        generate,
+        models,
+        replay,
+        run_tools,
+        stream,
+    )
+    from penstock.client.conversation import Messages, OneMessage
+    from penstock.client.functions import FunctionTool, tool
     from penstock.client.stream import AsyncStream, Stream
     from penstock.client.target import providers
+    from penstock.client.tool_loop import ToolRun
     from penstock.streams.clocks import Timeouts
 
 _HOMES = {
     "penstock.canon.errors": (
-        "AlreadyConsumed ConfigError ConnectError PenstockError RequestError StatusError StreamedError TimedOut "
-        "Truncated UpstreamError"
+        "AlreadyConsumed ConfigError ConnectError InvalidRequest InvalidSchema PenstockError RequestError StatusError "
+        "StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
@@ -61,9 +79,12 @@ _HOMES = {
     "penstock.canon.response": "Response",
     "penstock.canon.usage": "Usage",
     "penstock.catalogue.provider": "Provider",
-    "penstock.client.client": "Client agenerate amodels astream generate models replay stream",
+    "penstock.client.client": "Client agenerate amodels arun_tools astream generate models replay run_tools stream",
+    "penstock.client.conversation": "Messages OneMessage",
+    "penstock.client.functions": "FunctionTool tool",
     "penstock.client.stream": "AsyncStream Stream",
     "penstock.client.target": "providers",
+    "penstock.client.tool_loop": "ToolRun",
     "penstock.streams.clocks": "Timeouts",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -81,9 +102,14 @@ __all__ = [
     "Delta",
     "File",
     "Finish",
+    "FunctionTool",
     "Image",
+    "InvalidRequest",
+    "InvalidSchema",
     "Message",
+    "Messages",
     "Model",
+    "OneMessage",
     "PenstockError",
     "Price",
     "Progress",
@@ -102,19 +128,25 @@ __all__ = [
     "Timings",
     "Tool",
     "ToolCall",
+    "ToolLimit",
     "ToolResult",
+    "ToolRun",
     "Truncated",
+    "Unsupported",
     "UpstreamError",
     "Usage",
     "UsageUpdate",
     "agenerate",
     "amodels",
+    "arun_tools",
     "astream",
     "generate",
     "models",
     "providers",
     "replay",
+    "run_tools",
     "stream",
+    "tool",
 ]
 
 

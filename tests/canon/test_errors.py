@@ -22,6 +22,7 @@ from penstock.canon.errors import (
     Forbidden,
     FrameTooLarge,
     InvalidRequest,
+    InvalidSchema,
     KeyRejected,
     MalformedFrame,
     NoTargetLeft,
@@ -39,6 +40,7 @@ from penstock.canon.errors import (
     StreamedError,
     TimedOut,
     TooLarge,
+    ToolLimit,
     Truncated,
     Unauthenticated,
     UnknownModel,
@@ -60,7 +62,7 @@ EXAMPLES: list[PenstockError] = [
     ShuttingDown("m"),
     RequestError("m", param="p", fix="f"),
     *(cls("m", param="p", fix="f") for cls in (InvalidRequest, Unauthenticated, Forbidden, UnknownModel, UnknownRoute)),
-    *(cls("m", param="p", fix="f") for cls in (Unsupported, TooLarge)),
+    *(cls("m", param="p", fix="f") for cls in (InvalidSchema, Unsupported, TooLarge)),
     *(cls("m", target="a:b") for cls in (UpstreamError, ConnectError, Truncated, EmptyReply)),
     *(cls("m", target="a:b", fix="f") for cls in (ProtocolError, MalformedFrame, NotAStream)),
     *(cls("m", target="a:b", fix="f") for cls in (FrameTooLarge, ReplyTooLarge)),
@@ -71,6 +73,7 @@ EXAMPLES: list[PenstockError] = [
     ),
     StreamedError("m", type="t", code="c", param="p", status=429, raw={"a": [1]}, target="a:b"),
     NoTargetLeft("m", attempts=("a:b 500", "c:d timeout"), status=503),
+    ToolLimit("m", limit="rounds", run=("what", "was", "done"), fix="f"),
 ]  # fmt: skip
 
 

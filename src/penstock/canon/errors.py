@@ -4,6 +4,7 @@
     ├── ConfigError                     the configuration is wrong; says the key and the fix
     ├── RequestError                    the caller's fault; never retried
     │   ├── InvalidRequest  400         malformed JSON, a missing field, a wrong type (`.param` is the field's path)
+    │   │   └── InvalidSchema           a type or a JSON Schema that cannot be said, or is none
     │   ├── Unauthenticated 401  Forbidden 403  UnknownModel 404  UnknownRoute 404
     │   ├── Unsupported     400         valid, but this target cannot express it
     │   └── TooLarge        413         a limit of ours
@@ -18,6 +19,7 @@
     │   ├── EmptyReply      502         the reply finished properly, and said nothing at all
     │   ├── StreamedError               the provider said so, inside the stream
     │   └── NoTargetLeft                every target failed; `.attempts` says how
+    ├── ToolLimit                       tools went on for too long: `.limit` is rounds or time, `.run` what was done
     ├── Cancelled                       we, or the caller, stopped it
     ├── ShuttingDown    503         this server is ending
     ├── AlreadyConsumed                 a stream is read once
@@ -128,6 +130,10 @@ class RequestError(PenstockError):
 
 class InvalidRequest(RequestError):
     kind = "invalid_request"
+
+
+class InvalidSchema(InvalidRequest):
+    kind = "invalid_schema"
 
 
 class Unauthenticated(RequestError):
@@ -340,6 +346,22 @@ class NoTargetLeft(UpstreamError):
 
 #: beside what `RateLimited`, `Overloaded` and `ServerFault` stand for: Request Timeout and Conflict
 RETRYABLE_STATUSES = frozenset({408, 409})
+
+
+# --- what a program asked for beyond one reply ----------------------------------------------------------------------
+
+
+class ToolLimit(PenstockError):
+    """`run_tools` stopped at a limit of its caller's: `limit` is `rounds` or `time`, `run` the `ToolRun` so far."""
+
+    kind = "tool_limit"
+
+    def __init__(
+        self, message: str, *, limit: Literal["rounds", "time"], run: Any = None, fix: str | None = None
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.limit = limit
+        self.run = run
 
 
 #: HTTP status → the class of a non-2xx answer; the structured code may say more (see `status_error_class`).

@@ -42,10 +42,18 @@ class File(Struct, frozen=True, tag="file"):
 
 
 class ToolResult(Struct, frozen=True, tag="tool_result"):
+    """What the call `id` came to. `is_error`: it failed, and the text says how."""
+
     id: str
     parts: tuple[Text | Image | Audio | File, ...] = ()
     is_error: bool = False
     name: str | None = None
+
+    @classmethod
+    def of(cls, call: ToolCall, *content: str | Text | Image | Audio | File, is_error: bool = False) -> ToolResult:
+        """The answer to a call of a response's `tool_calls`."""
+        parts = tuple(Text(part) if isinstance(part, str) else part for part in content)
+        return cls(call.id, parts, is_error, call.name)
 
 
 ContentPart = Text | Image | Audio | File | ToolCall | ToolResult | Reasoning | Refusal
@@ -57,8 +65,9 @@ class Message(Struct, frozen=True):
     name: str | None = None
 
     @classmethod
-    def of(cls, role: Role, text: str) -> Message:
-        return cls(role, (Text(text),))
+    def of(cls, role: Role, *content: str | ContentPart) -> Message:
+        """A message of texts and parts: `Message.of("user", "What is this?", Image(url="https://…"))`."""
+        return cls(role, tuple(Text(part) if isinstance(part, str) else part for part in content))
 
 
 class Tool(Struct, frozen=True):

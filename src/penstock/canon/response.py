@@ -23,6 +23,7 @@ from penstock.canon.events import (
     ToolCall,
     UsageUpdate,
 )
+from penstock.canon.request import Message
 from penstock.canon.usage import Usage
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ class Response(Struct, frozen=True):
     attempts: int = 1
     request_id: str | None = None
     metadata: dict[str, Any] = {}
+    #: what was asked for and not sent, a sentence each
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> Message:
+        """The reply as the next call takes it, thoughts and their signatures included.
+
+        What the provider executed itself is left out: it means nothing without results that only the provider has.
+        """
+        kept = tuple(
+            part
+            for part in self.parts
+            if isinstance(part, Text | Reasoning | Refusal) or (isinstance(part, ToolCall) and not part.server)
+        )
+        return Message("assistant", kept)
 
     @property
     def text(self) -> str:
@@ -148,6 +164,7 @@ class Fold:
         timing: Timing | None = None,
         attempts: int = 1,
         request_id: str | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> Response:
         parts = dict(self._parts)
         for i, block in self._open.items():
@@ -169,6 +186,7 @@ class Fold:
             attempts=attempts,
             request_id=request_id,
             metadata=metadata,
+            warnings=warnings,
         )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Usage(Struct, frozen=True):
@@ -22,6 +25,20 @@ class Usage(Struct, frozen=True):
     total: int | None = None
     cost: float | None = None
     raw: dict[str, Any] | None = None
+
+
+def added(usages: Iterable[Usage | None]) -> Usage | None:
+    """What several calls used together. A count that one of them did not report is None: a part is no total."""
+    listed = list(usages)
+    known = [usage for usage in listed if usage is not None]
+    if not known or len(known) < len(listed):
+        return None
+
+    def total(field: str) -> Any:
+        counts = [getattr(usage, field) for usage in known]
+        return None if None in counts else sum(counts)
+
+    return Usage(**{field: total(field) for field in Usage.__struct_fields__ if field != "raw"})
 
 
 def merge_reported(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:

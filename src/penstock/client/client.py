@@ -14,10 +14,13 @@ from weakref import WeakKeyDictionary
 
 from penstock.canon.errors import PenstockError
 from penstock.canon.target import Target
+from penstock.client.conversation import Messages, read_conversation
 from penstock.client.loop import LoopThread
-from penstock.client.request import Messages, build_request
+from penstock.client.options import Options, ToolOptions, known_options
+from penstock.client.request import build_request, read_functions, unforced
 from penstock.client.stream import AsyncStream, Stream
 from penstock.client.target import check_dialect, find_target, find_upstream, listed_at, price
+from penstock.client.tool_loop import Limits, ToolRun, run_loop
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.models import ask_models
 from penstock.policy.upstream import in_dialect, upstream
@@ -27,11 +30,12 @@ from penstock.transport.http1 import Http1Transport
 from penstock.transport.memory import MemoryTransport, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Self
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Self, Unpack
 
+    from penstock.canon.events import Event
     from penstock.canon.model import Model
-    from penstock.canon.request import Tool
+    from penstock.canon.request import Message
     from penstock.canon.response import Response
 
 _loop = LoopThread()
@@ -80,23 +84,7 @@ class Client:
         if transport is not None:
             await transport.aclose()
 
-    def astream(
-        self,
-        model: str,
-        messages: Messages,
-        *,
-        base_url: str | None = None,
-        dialect: str | None = None,
-        key: str | None = None,
-        system: str | None = None,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
-        tools: Sequence[Tool | Mapping[str, Any]] = (),
-        extra: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> AsyncStream:
+    def astream(self, model: str, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
         """The reply to `messages`, as it comes. Use it in `async with`.
 
         `model` is `provider:model`; `base_url` or the client's upstreams say where, else the provider's own URL and key
@@ -104,25 +92,24 @@ class Client:
         are further fields of the request's body, by dialect. Raises a `ConfigError` or `RequestError` at once, an
         `UpstreamError` when it is entered or read.
         """
+        return self._asked(model, messages, known_options(options))
+
+    def _asked(
+        self, model: str, messages: Messages, options: Options, transport: Http1Transport | None = None
+    ) -> AsyncStream:
+        """`transport` is the caller's to close; without one, this loop's, or one for this call alone."""
         name = model.partition(":")[0]
         target = find_target(
-            model, upstreams=self._upstreams, base_url=base_url, dialect=dialect, key=key or self._keys.get(name)
+            model,
+            upstreams=self._upstreams,
+            base_url=options.get("base_url"),
+            dialect=options.get("dialect"),
+            key=options.get("key") or self._keys.get(name),
         )
         assert target.model is not None
-        request = build_request(
-            target.model,
-            messages,
-            system=system,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            tools=tools,
-            extra=extra or {},
-        )
+        request = build_request(target.model, messages, options)
         loop = asyncio.get_running_loop()
-        kept = self._kept.get(loop)
+        kept = transport or self._kept.get(loop)
         transport = kept or _transport()
         call = Call(
             request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
@@ -141,20 +128,74 @@ class Client:
             known = self._known[loop] = Capabilities()
         return known
 
-    def stream(self, model: str, messages: Messages, **options: Any) -> Stream:
+    def stream(self, model: str, messages: Messages, **options: Unpack[Options]) -> Stream:
         """`astream` for programs without a loop: the request is sent, and its status checked, before this returns."""
         return Stream(lambda: self.astream(model, messages, **options), _loop)
 
-    async def agenerate(self, model: str, messages: Messages, **options: Any) -> Response:
+    async def agenerate(self, model: str, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `astream`, folded."""
         async with self.astream(model, messages, **options) as stream:
             async for _ in stream:
                 pass
             return stream.response
 
-    def generate(self, model: str, messages: Messages, **options: Any) -> Response:
+    def generate(self, model: str, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `stream`, folded."""
         return _loop.run(self.agenerate(model, messages, **options))
+
+    async def arun_tools(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        max_rounds: int = 10,
+        timeout: float | None = None,
+        tool_timeout: float | None = 60.0,
+        concurrency: int = 8,
+        heartbeat: float = 15.0,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Unpack[Options],
+    ) -> ToolRun:
+        """Ask, run the `tools` that the reply calls, ask again with their results, until a reply calls none.
+
+        `tools` are functions. Those that one reply calls run at once (`concurrency`), each for at most `tool_timeout`
+        seconds; what fails is told to the model as an error. `on_event` is called in the loop with every event of every
+        reply, and with a `Progress("tools", …)` whenever a tool has ended or `heartbeat` seconds have passed. A
+        `tool_choice` that forces a call holds for the first request alone. Raises `ToolLimit` after `max_rounds`
+        requests or `timeout` seconds, its `.run` being what was done; and whatever `astream` raises.
+        """
+        asked = known_options(options, *Limits.__struct_fields__, "on_event")
+        limits = Limits(
+            max_rounds=max_rounds,
+            timeout=timeout,
+            tool_timeout=tool_timeout,
+            concurrency=concurrency,
+            heartbeat=heartbeat,
+        )
+        functions = read_functions(asked.get("tools") or ())
+        told, extras = read_conversation(messages)
+        asked["extra"] = {**extras, **(asked.get("extra") or {})}
+        asked["tools"] = tuple(functions.values())
+        kept = self._kept.get(asyncio.get_running_loop())
+        transport = kept or _transport()
+
+        async def ask(conversation: tuple[Message, ...], is_first: bool) -> Response:
+            now = asked if is_first else unforced(asked)
+            async with self._asked(model, conversation, now, transport) as stream:
+                async for event in stream:
+                    if on_event is not None:
+                        on_event(event)
+                return stream.response
+
+        try:
+            return await run_loop(ask, told, functions, limits, on_event)
+        finally:
+            if kept is None:
+                await transport.aclose()
+
+    def run_tools(self, model: str, messages: Messages, **options: Unpack[ToolOptions]) -> ToolRun:
+        """`arun_tools` for programs without a loop. `on_event` is called in a thread of Penstock's own."""
+        return _loop.run(self.arun_tools(model, messages, **options))
 
     async def amodels(
         self, provider: str, *, base_url: str | None = None, dialect: str | None = None, key: str | None = None
@@ -185,6 +226,8 @@ stream = _default.stream
 astream = _default.astream
 generate = _default.generate
 agenerate = _default.agenerate
+run_tools = _default.run_tools
+arun_tools = _default.arun_tools
 models = _default.models
 amodels = _default.amodels
 
@@ -207,18 +250,7 @@ def replay(
     target = Target("replay", "memory://replay", dialect, "recorded")
 
     def made() -> AsyncStream:
-        request = build_request(
-            "recorded",
-            "replay",
-            system=None,
-            max_tokens=None,
-            temperature=None,
-            top_p=None,
-            stop=(),
-            seed=None,
-            tools=(),
-            extra={},
-        )
+        request = build_request("recorded", "replay", {})
         call = Call(request_id="replay", model="recorded", stream=True, request=request, target=target)
         return AsyncStream(upstream(transport, Timeouts(None, None, None, None, None)), call)
 

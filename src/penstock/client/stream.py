@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from penstock.canon.errors import AlreadyConsumed, PenstockError
 from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, Finish, KeepAlive, ToolCall, UsageUpdate
 from penstock.canon.response import Fold, Response, Timing
+from penstock.client.left_out import warned, warnings_of
 from penstock.telemetry.recorder import recorded
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ class AsyncStream:
             await self._finish()
             raise
         self._folding.feed(batch.events)
-        self._ready.extend(event for event in batch.events if type(event) is not KeepAlive)
+        events = warned(self._call, batch.events) if self._call.dropped else batch.events
+        self._ready.extend(event for event in events if type(event) is not KeepAlive)
         return True
 
     @property
@@ -246,6 +248,7 @@ class AsyncStream:
             timing=timing,
             attempts=len(self._call.attempts),
             request_id=self._call.request_id,
+            warnings=warnings_of(self._call),
         )
         if record is not None and record.cost is not None and response.usage is not None:
             return replace(response, usage=replace(response.usage, cost=record.cost))

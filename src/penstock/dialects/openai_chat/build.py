@@ -22,7 +22,7 @@ def build_body(request: ChatRequest, target: Target) -> tuple[bytes, tuple[str, 
     """The body, and the names of what it leaves out. What the server takes is its profile's to say."""
     profile = profile_of(target.profile)
     dropped = foreign_extras(request, "openai-chat")
-    writer = _Writer(profile)
+    writer = _Writer(profile, dropped)
     messages: list[dict[str, Any]] = []
     for message in request.messages:
         messages += writer.messages(message)
@@ -138,8 +138,9 @@ def _add_output(request: ChatRequest, profile: Profile, body: dict[str, Any]) ->
 class _Writer:
     """Messages as a server of this profile takes them."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, dropped: list[str]) -> None:
         self._profile = profile
+        self._dropped = dropped
         self._short: dict[str, str] = {}
 
     def messages(self, message: Message) -> list[dict[str, Any]]:
@@ -194,6 +195,8 @@ class _Writer:
         details = [detail for part in thoughts for detail in part.details]
         if details:  # OpenRouter wants them back as they were
             message["reasoning_details"] = details
+        if any(part.signed_by not in (None, "openai-chat") for part in thoughts):
+            self._dropped.append("reasoning")  # its signature, and where the server takes no thoughts, its words
         said = "".join(part.text for part in thoughts)
         match self._profile.thoughts:
             case "parts" if said:

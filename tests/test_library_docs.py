@@ -1,0 +1,80 @@
+"""Every program on the library's pages runs as it is written, says what the page says, and passes `mypy --strict`."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.testing import Call, Reply, Turns, Upstream
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(ROOT.glob("docs/library/*.md"))
+
+#: page → what the models say to each of its programs
+SAID: dict[str, list[tuple[Reply, ...]]] = {
+    "conversations": [
+        (Reply(text="Hello, Ada."), Reply(text="Your name is Ada.")),
+        (Reply(text="A cat."),),
+        (Reply(text="It is."),),
+    ],
+    "tools": [
+        (Reply(text=(), calls=(Call("weather", {"city": "Paris"}),)), Reply(text="Yes: it will rain in Paris.")),
+        (Reply(text=(), calls=(Call("search", {"query": "novels"}),)), Reply(text="Try Emma.")),
+        (Reply(text=(), calls=(Call("weather", {"city": "Paris"}),)), Reply(text="Yes.")),
+    ],
+}
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def programs(page: Path) -> list[tuple[str, str | None]]:
+    """Each program of the page, with what the page says that it prints."""
+    found = re.findall(
+        r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [(program, said or None) for program, said in found]
+
+
+PROGRAMS = [(page, k, *each) for page in PAGES for k, each in enumerate(programs(page))]
+
+
+def test_there_is_a_script_for_every_program() -> None:
+    assert {page.stem: len(programs(page)) for page in PAGES} == {name: len(each) for name, each in SAID.items()}
+
+
+@pytest.mark.parametrize(
+    ("page", "k", "program", "said"), PROGRAMS, ids=[f"{page.stem}-{k}" for page, k, *_ in PROGRAMS]
+)
+def test_a_program_runs_as_written(
+    page: Path, k: int, program: str, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "cat.png").write_bytes(base64.b64decode(PIXEL))
+    monkeypatch.chdir(tmp_path)
+    with Upstream(Turns(*SAID[page.stem][k])) as upstream:
+        overlay = tmp_path / "providers.toml"
+        dialects = {"openai": "openai-chat", "anthropic": "anthropic-messages", "gemini": "gemini"}
+        overlay.write_text("".join(f'[{name}]\nurl = "{upstream.url_for(d)}"\n' for name, d in dialects.items()))
+        monkeypatch.setenv("PENSTOCK_PROVIDERS", str(overlay))
+        for name in dialects:
+            monkeypatch.setenv(f"{name.upper()}_API_KEY", "k")
+        exec(compile(program, f"{page.name} program {k}", "exec"), {"__name__": "__main__"})
+        assert len(upstream.seen) == len(SAID[page.stem][k])
+    if said is not None:
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.process
+def test_the_programs_pass_mypy_strict(tmp_path: Path) -> None:
+    files = []
+    for page, k, program, _ in PROGRAMS:
+        files.append(tmp_path / f"{page.stem.replace('-', '_')}_{k}.py")
+        files[-1].write_text(program)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    checked = subprocess.run([*command, *map(str, files)], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert checked.returncode == 0, checked.stdout
