@@ -32,11 +32,25 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONED = (
     "README.md",
     "docs/reference/laboratory.md",
+    "docs/reference/metrics.md",
     "docs/reference/providers.md",
     "docs/reference/worker.md",
     "docs/reports/README.md",
 )
-COMMANDS = ("serve", "worker", "ask", "demo", "providers", "models", "simulate", "check", "record", "replay")
+COMMANDS = (
+    "serve",
+    "worker",
+    "ask",
+    "demo",
+    "providers",
+    "models",
+    "simulate",
+    "check",
+    "record",
+    "replay",
+    "logs",
+    "top",
+)
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 

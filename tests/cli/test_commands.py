@@ -16,7 +16,22 @@ pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "worker", "ask", "demo", "providers", "models", "keys", "simulate", "record", "replay"]
+    "command",
+    [
+        "serve",
+        "worker",
+        "ask",
+        "demo",
+        "providers",
+        "models",
+        "keys",
+        "simulate",
+        "record",
+        "replay",
+        "check",
+        "logs",
+        "top",
+    ],
 )
 def test_each_command_helps_with_an_example(command: str, tmp_path: Path) -> None:
     ended = run(command, "--help", cwd=tmp_path)

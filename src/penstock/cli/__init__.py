@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli import ask, check, config, demo, keys, models, providers, record, replay, serve, simulate, worker
+from penstock.cli import (
+    ask,
+    check,
+    config,
+    demo,
+    keys,
+    logs,
+    models,
+    providers,
+    record,
+    replay,
+    serve,
+    simulate,
+    top,
+    worker,
+)
 from penstock.cli.usage import UsageError
 
 app = typer.Typer(
@@ -47,12 +62,14 @@ app.command("check", help=check.__doc__)(check.check)
 app.add_typer(config.app, name="config")
 app.command("demo", help=demo.__doc__)(demo.demo)
 app.add_typer(keys.app, name="keys")
+app.command("logs", help=logs.__doc__)(logs.logs)
 app.command("models", help=models.__doc__)(models.models)
 app.command("providers", help=providers.__doc__)(providers.providers)
 app.command("record", help=record.__doc__)(record.record)
 app.command("replay", help=replay.__doc__)(replay.replay)
 app.command("serve", help=serve.__doc__)(serve.serve)
 app.command("simulate", help=simulate.__doc__)(simulate.simulate)
+app.command("top", help=top.__doc__)(top.top)
 app.command("worker", help=worker.__doc__)(worker.worker)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
+from penstock.cli.table import plain
 from penstock.cli.usage import UsageError
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def _print(judgement: Judgement, *, every: bool) -> None:
             rows += [(promise, PROMISES[promise], it.verdict, f"{it.case}: {it.evidence}") for it in telling]
     if not sys.stdout.isatty():
         for row in rows:
-            print("\t".join(_plain(cell) for cell in row))
+            print("\t".join(plain(cell) for cell in row))
     else:
         from rich.console import Console
         from rich.table import Table
@@ -307,12 +308,7 @@ def _print(judgement: Judgement, *, every: bool) -> None:
         before = ""
         for promise, name, verdict, evidence in rows:
             said = ("", "") if promise == before else (promise, name)
-            table.add_row(*said, Text(verdict, style=_COLOURS[verdict]), Text(_plain(evidence), overflow="fold"))
+            table.add_row(*said, Text(verdict, style=_COLOURS[verdict]), Text(plain(evidence), overflow="fold"))
             before = promise
         Console().print(table)
     print(f"{summary(judgement)}.")
-
-
-def _plain(cell: str) -> str:
-    """What servers said may not steer a terminal."""
-    return "".join(char if char.isprintable() else " " for char in cell)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.canon.errors import ConfigError, PenstockError
-from penstock.cli.providers import print_table
+from penstock.cli.table import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

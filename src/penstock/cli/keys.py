@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.canon.errors import ConfigError
-from penstock.cli.providers import print_table
+from penstock.cli.table import print_table
 from penstock.cli.usage import UsageError
 
 if TYPE_CHECKING:

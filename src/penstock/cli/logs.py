@@ -59,7 +59,7 @@ def logs(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of one thing.", fix="Leave out one.")
-    path = _store(store, config)
+    path = store_path(store, config)
     if sql is not None:
         if follow:
             raise UsageError("--sql asks once.", fix="Leave out --follow.")
@@ -76,7 +76,7 @@ def logs(
         key_name=key,
         request_id=request,
         since=None if since is None else _moment(since),
-        slow_ms=None if slow is None else _duration(slow, "--slow") * 1000,
+        slow_ms=None if slow is None else duration_s(slow, "--slow") * 1000,
     )
     _show(path, wanted, limit or None, follow=follow, write=_writer(as_json=as_json, as_csv=as_csv))
 
@@ -116,7 +116,7 @@ def _writer(*, as_json: bool, as_csv: bool) -> Callable[[CallRecord], None]:
 def _ask(path: Path, sql: str, *, as_json: bool, as_csv: bool) -> None:
     import msgspec
 
-    from penstock.cli.providers import print_table
+    from penstock.cli.table import print_table
     from penstock.telemetry.store import query
 
     names, rows = query(path, sql)
@@ -143,21 +143,16 @@ def _csv(cells: Sequence[Any]) -> str:
 # --- what was asked for -----------------------------------------------------------------------------------------------
 
 
-def _store(store: Path | None, config: Path | None) -> Path:
-    """Where the records are: named, or as the configuration says, or where a gateway without one writes them."""
+def store_path(store: Path | None, config: Path | None) -> Path:
+    """Named, or as the configuration says, or where a gateway without one writes it."""
     from penstock.config.load import load
 
     if store is not None:
         return store
-    path = load(config if config is not None else default_config()).telemetry.store.path
+    path = load(config).telemetry.store.path
     if path is None:
         raise UsageError("That configuration keeps no records.", fix="Set telemetry.store.path.")
     return Path(path)
-
-
-def default_config() -> Path | None:
-    """The file that a gateway in this folder would most likely have."""
-    return path if (path := Path("penstock.yaml")).exists() else None
 
 
 def _moment(text: str) -> float:
@@ -169,12 +164,12 @@ def _moment(text: str) -> float:
     except ValueError:
         pass
     try:
-        return time.time() - _duration(text, "--since")
+        return time.time() - duration_s(text, "--since")
     except UsageError:
         raise UsageError(f"`{text}` is no moment.", fix="Write 10m, 2h or 3d, or 2027-01-31T18:00.") from None
 
 
-def _duration(text: str, option: str) -> float:
+def duration_s(text: str, option: str) -> float:
     from penstock.config.load import parse_duration
 
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.canon.errors import PenstockError
-from penstock.cli.providers import print_table
+from penstock.cli.table import print_table
 from penstock.cli.usage import UsageError
 
 if TYPE_CHECKING:

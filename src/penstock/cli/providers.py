@@ -6,17 +6,15 @@ Example: penstock providers mistral
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.canon.errors import PenstockError
+from penstock.cli.table import print_table
 from penstock.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from penstock.catalogue.provider import Provider
 
 
@@ -77,26 +75,3 @@ def _key(entry: Provider) -> str:
     if _is_set(entry):
         return "AWS_ACCESS_KEY_ID (set)"
     return f"{key_fix(entry.key_env, entry.auth)} ({'optional' if entry.is_local else 'not set'})"
-
-
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal a table of its width; elsewhere a line per row, parted by tabs, for other programs."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(_plain(cell) for cell in row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        table.add_column(head, no_wrap=head in ("id", "dialect", "context", "output"))
-    for row in rows:
-        table.add_row(*(Text(_plain(cell), overflow="fold") for cell in row))
-    Console().print(table)
-
-
-def _plain(cell: str) -> str:
-    """Names come from servers: nothing of them may steer a terminal."""
-    return "".join(char if char.isprintable() else " " for char in cell)

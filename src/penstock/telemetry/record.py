@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
 Outcome = Literal["complete", "truncated", "upstream_error", "timeout", "cancelled", "capped"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 TimingsSource = Literal["server", "client"]
 
 #: A model's name in a log line; the record itself keeps more of it.

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from penstock.canon.errors import PenstockError
 from penstock.telemetry.record import CallRecord
@@ -70,19 +71,19 @@ def query(path: str | os.PathLike[str], sql: str) -> tuple[list[str], list[tuple
         return [column[0] for column in cursor.description], cursor.fetchall()
 
 
-def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
-    terms: dict[str, Any] = {
-        "(model GLOB ?1 OR model_requested GLOB ?1)": wanted.model,
-        "target GLOB ?2": wanted.target,
-        "outcome = ?3": wanted.outcome,
-        "key_name GLOB ?4": wanted.key_name,
-        "request_id = ?5": wanted.request_id,
-        "time >= ?6": wanted.since,
-        "duration_ms >= ?7": wanted.slow_ms,
-        "rowid > ?8": wanted.after_row or None,
+def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    terms = {
+        "model": "(model GLOB :model OR model_requested GLOB :model)",
+        "target": "target GLOB :target",
+        "outcome": "outcome = :outcome",
+        "key_name": "key_name GLOB :key_name",
+        "request_id": "request_id = :request_id",
+        "since": "time >= :since",
+        "slow_ms": "duration_ms >= :slow_ms",
+        "after_row": "rowid > :after_row",
     }
-    asked = " AND ".join(term for term, value in terms.items() if value is not None)
-    return asked or "1", list(terms.values())
+    values = {name: value for name, value in asdict(wanted).items() if value is not None}
+    return " AND ".join(terms[name] for name in values), values
 
 
 def _record(row: dict[str, Any]) -> CallRecord:
