@@ -136,8 +136,8 @@ def _csv(cells: Sequence[Any]) -> str:
 
     line = io.StringIO()
     plain = [msgspec.json.encode(cell).decode() if isinstance(cell, tuple) else cell for cell in cells]
-    csv.writer(line, lineterminator="").writerow(plain)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\n").writerow(plain)  # quotes a cell that holds a line's end
+    return line.getvalue().removesuffix("\n")
 
 
 # --- what was asked for -----------------------------------------------------------------------------------------------
