@@ -33,6 +33,9 @@ SOURCE = ROOT / "src"
 #: what a test may raise to say that a promise is broken
 RIGHT = {"AssertionError", "TimeoutError", "TimeoutExpired", "Failed"}
 
+#: `(error,) = said.errors` asserts that there is one
+UNPACKED = re.compile("(not enough|too many) values to unpack")
+
 #: what a mutation raises that is broken itself, in the test's own process or in the one that it started
 WRONG = re.compile(r"\b(ImportError|ModuleNotFoundError|SyntaxError|NameError|UnboundLocalError|AttributeError): ")
 
@@ -109,7 +112,7 @@ def judged(reports: list[dict[str, Any]], printed: str) -> tuple[Verdict, str]:
         if failed_around is not None:
             return "broken", f"{failed_around['phase']}: {failed_around['message']}"
         return "survived", f"{len(reports)} passed"
-    if not RIGHT.intersection(failed["raised"]):
+    if not RIGHT.intersection(failed["raised"]) and not UNPACKED.match(failed["message"]):
         return "broken", f"{failed['raised'][0]}: {failed['message']}"
     return "caught", f"{failed['raised'][0]}: {failed['message']}"
 

@@ -196,6 +196,22 @@ def test_c6_calls_in_flight_are_counted(pair: Pair, upstream: Upstream, gateway:
     assert [gateway.record(one)["concurrent"] for one in ids] == [1, 2, 3]
 
 
+@each_form
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "document"])
+def test_c6_every_client_that_left_before_an_answer_is_on_the_record(
+    stream: bool, client: Client, bench: Bench
+) -> None:
+    pair = AnyPair(client, client.dialect)
+    model = bench.model(pair.upstream, "silent")
+    asked = bench.ask(pair, model, stream=stream)
+    bench.wait_seen(model)
+    asked.leave()
+    record = bench.record(model)
+    assert (record["outcome"], record["attempts"], record["chunks"]) == ("cancelled", 1, 0)
+    assert (record["prompt_tokens"], record["ttfb_ms"], record["ttft_ms"]) == (None, None, None)
+    assert bench.records(model) == 1
+
+
 def test_c6_a_record_is_made_at_the_streams_end_and_not_later(bench: Bench) -> None:
     """Its duration is less than what the client saw of it, and it is written when the client has the last byte: in the
     best of three rounds, within what records wait for each other."""

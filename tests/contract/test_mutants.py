@@ -85,6 +85,7 @@ PASSED = {"test": "t", "phase": "call", "passed": True, "raised": [], "message":
     [
         ([a_report()], "caught"),
         ([PASSED, a_report(raised="TimeoutError")], "caught"),
+        ([{**a_report(raised="ValueError"), "message": "not enough values to unpack (expected 1, got 0)"}], "caught"),
         ([PASSED], "survived"),
         ([], "broken"),
         ([a_report(phase="setup")], "broken"),

@@ -87,7 +87,7 @@ async def settle() -> None:
 
 
 @on_virtual_time
-async def test_places_are_held_to_the_end_of_the_body():
+async def test_c11_places_are_held_to_the_end_of_the_body():
     """Not to its beginning: the headers and the first words come at once."""
     bench = Bench(Rules(whole=Quota(concurrency=2), queue=10))
     await asyncio.gather(*(bench.ask(name) for name in "abc"))

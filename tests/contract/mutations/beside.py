@@ -98,6 +98,14 @@ MUTATIONS = (
         "            tally.failed(error)\n            self._end()\n            self._end()\n",
         "test_c6_metrics_from_the_streams_end.py::test_c6_every_ending_leaves_one_record",
     ),
+    Mutation(
+        "c6-who-leaves-early-is-not-recorded",
+        "a client that leaves before its upstream has answered leaves no record",
+        "telemetry/recorder.py",
+        "        except BaseException as error:\n            tally.failed(error)\n",
+        "        except Exception as error:\n            tally.failed(error)\n",
+        "test_c6_metrics_from_the_streams_end.py::test_c6_every_client_that_left_before_an_answer_is_on_the_record",
+    ),
     # --- C11 Bounded --------------------------------------------------------------------------------------------------
     Mutation(
         "c11-frames-without-bound",
@@ -127,8 +135,8 @@ MUTATIONS = (
         "c11-writes-though-nobody-reads",
         "what a slow reader does not read piles up behind his socket",
         "serving/connection.py",
-        "        if self.flow.write_paused:\n",
-        "        if False:\n",
+        "        if self.flow.write_paused:\n            return False\n",
+        "",
         "test_c11_bounded.py::test_c11_a_slow_reader_slows_his_own_upstream_and_nobody_else",
     ),
     Mutation(
@@ -154,6 +162,22 @@ MUTATIONS = (
         "            if size > MAX_PREAMBLE_BYTES:\n",
         "            if False:\n",
         "test_c11_bounded.py::test_c11_a_preamble_without_end_is_an_error",
+    ),
+    Mutation(
+        "c11-replies-without-bound",
+        "a reply may go on for ever",
+        "streams/stream.py",
+        "            if self._size > self._max_bytes:\n",
+        "            if False:\n",
+        "test_c11_bytes.py::test_c11_a_document_over_the_limit_of_replies",
+    ),
+    Mutation(
+        "c11-waits-for-who-does-not-read",
+        "a client that reads nothing holds its upstream for as long as it likes",
+        "serving/connection.py",
+        "        elif now - self._read_at >= self.write_s:\n",
+        "        elif False:\n",
+        "test_c11_bytes.py::test_c11_who_reads_nothing_is_cut_off",
     ),
     # --- C13 Nothing leaks --------------------------------------------------------------------------------------------
     Mutation(

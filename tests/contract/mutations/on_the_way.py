@@ -123,6 +123,17 @@ MUTATIONS = (
         "                if item is not None and item.kind != 'text':\n",
         "test_c3_whole_and_in_order.py::test_c3_every_pair_is_told_everything_once",
     ),
+    Mutation(
+        "c3-lends-a-connection-twice",
+        "a kept connection is lent to a second call while the first still uses it",
+        "transport/pool.py",
+        "            connection = self._idle.pop()\n            if not connection.is_closed:\n",
+        "            connection = self._idle[-1]\n"
+        "            if connection.is_closed:\n"
+        "                self._idle.pop()\n"
+        "            else:\n",
+        "test_c3_whole_and_in_order.py::test_c3_streams_side_by_side_are_not_mixed",
+    ),
     # --- C10 Verbatim -------------------------------------------------------------------------------------------------
     Mutation(
         "c10-writes-frames-anew",
@@ -173,6 +184,14 @@ MUTATIONS = (
         '    raw = raw.replace(b\'\\\\"model\\\\": \\\\"real-1\\\\"\', b"ours")\n',
         "test_c10_verbatim.py::test_c10_an_alias_changes_the_models_name_and_nothing_else",
     ),
+    Mutation(
+        "c10-leaves-events-nameless",
+        "an event that lost its name on the way stays without one, and clients that go by names pass it over",
+        "serving/writers.py",
+        "            self._lacks_names = True\n",
+        "            self._lacks_names = False\n",
+        "serving/test_writers.py::test_c10_a_name_that_was_lost_is_the_only_thing_that_is_added",
+    ),
     # --- C12 Always a stream ------------------------------------------------------------------------------------------
     Mutation(
         "c12-believes-the-content-type",
@@ -188,6 +207,14 @@ MUTATIONS = (
         "telemetry/tally.py",
         "synthetic=call.stream and self._is_document,",
         "synthetic=False,",
+        "test_c12_always_a_stream.py::test_c12_in_every_pair_a_document_becomes_a_stream",
+    ),
+    Mutation(
+        "c12-does-not-tell-the-client-that-it-is-synthetic",
+        "a client cannot know that its stream was made of a document",
+        "serving/route.py",
+        "    if call.stream and stream.is_document:\n        headers.append(SYNTHETIC)\n",
+        "",
         "test_c12_always_a_stream.py::test_c12_in_every_pair_a_document_becomes_a_stream",
     ),
     Mutation(

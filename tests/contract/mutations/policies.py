@@ -1,0 +1,121 @@
+"""Mutations of the layers round a call: asking again, asking elsewhere, limits, what targets lack."""
+
+from __future__ import annotations
+
+from tests.contract.mutations.mutation import Mutation
+
+MUTATIONS = (
+    # --- C1 -----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c1-asks-again-for-what-cannot-be-mended",
+        "a refusal of the request is repeated, though it would be refused again",
+        "policy/retry.py",
+        "        if attempt >= self.attempts or not error.retryable or (",
+        "        if attempt >= self.attempts or (",
+        "test_c9_asked_again.py::test_c1_what_cannot_be_mended_is_executed_once",
+    ),
+    Mutation(
+        "c1-one-attempt-too-many",
+        "policy says how often, and one more is made",
+        "policy/retry.py",
+        "        if attempt >= self.attempts or not",
+        "        if attempt > self.attempts or not",
+        "policy/test_retry.py::test_c1_as_often_as_policy_says_and_then_the_last_failure_is_told",
+    ),
+    # --- C7 -----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c7-goes-on-asking-for-who-has-gone",
+        "a client that leaves in a pause between attempts is asked for all the same",
+        "policy/retry.py",
+        "                await self._sleep(pause)\n",
+        "                try:\n"
+        "                    await self._sleep(pause)\n"
+        "                except asyncio.CancelledError:\n"
+        "                    pass\n",
+        "test_c9_asked_again.py::test_c7_a_client_that_leaves_in_a_pause_is_asked_for_no_more",
+    ),
+    # --- C8 -----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c8-each-attempt-has-a-total-of-its-own",
+        "the clock of the whole call begins anew with each attempt",
+        "policy/upstream.py",
+        "began=call.began, is_document",
+        "began=call.now(), is_document",
+        "policy/test_retry.py::test_c8_the_total_clock_spans_all_attempts",
+    ),
+    # --- C9 -----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c9-an-opening-is-a-commitment",
+        "the first frame commits, content or not: an error right behind it is not asked again",
+        "streams/stream.py",
+        "            if not hold and batch.events and",
+        "            if batch.events and",
+        "test_c9_asked_again.py::test_c9_a_failure_before_content_is_not_seen",
+    ),
+    Mutation(
+        "c9-asks-nobody-else",
+        "the first target's failure is the call's",
+        "policy/fallback.py",
+        "                    if not queue or not may_do_better_elsewhere(error):\n",
+        "                    if True:\n",
+        "test_c9_asked_again.py::test_c9_the_next_target_answers_in_the_firsts_place",
+    ),
+    Mutation(
+        "c9-the-last-failure-speaks-for-all",
+        "of several failures the last is told, not the one that helps",
+        "policy/fallback.py",
+        "    telling = min(failures, key=_rank)\n",
+        "    telling = failures[-1]\n",
+        "test_c9_asked_again.py::test_c9_when_no_target_is_left_the_most_telling_status_is_told",
+    ),
+    # --- C11 ----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c11-places-without-bound",
+        "there is always a place",
+        "policy/limits.py",
+        "        if self.places is not None and self.busy >= self.places:\n            return False\n",
+        "",
+        "policy/test_limits.py::test_c11_places_are_held_to_the_end_of_the_body",
+    ),
+    Mutation(
+        "c11-a-line-without-bound",
+        "any number may wait for a place",
+        "policy/limits.py",
+        "    if places is None or gate.busy < places or gate.waiting < queue:\n",
+        "    if True:\n",
+        "test_c11_limits.py::test_c11_one_call_too_many_is_429_at_once",
+    ),
+    Mutation(
+        "c11-places-are-not-given-back",
+        "a call that fails keeps its place for ever",
+        "policy/limits.py",
+        "        except BaseException:\n            self._leave()\n",
+        "        except BaseException:\n",
+        "test_c11_limits.py::test_c11_a_place_comes_back_however_the_answer_ends",
+    ),
+    Mutation(
+        "c11-keeps-every-record-that-waits",
+        "the queue of an exporter that hangs grows for ever",
+        "telemetry/bus.py",
+        "            if self._closing or len(queue) >= self._capacity or (",
+        "            if self._closing or (",
+        "telemetry/test_bus.py::test_c11_the_queue_is_bounded_and_drops_are_counted",
+    ),
+    # --- C12 ----------------------------------------------------------------------------------------------------------
+    Mutation(
+        "c12-learns-nothing",
+        "what a target has shown to lack is asked for again by the next call",
+        "policy/capabilities.py",
+        "        if len(known.model) > MAX_NAME_CHARS:\n",
+        "        if known.model:\n",
+        "policy/test_capabilities.py::test_c12_a_server_that_refuses_to_stream_is_asked_without",
+    ),
+    Mutation(
+        "c12-everybody-asks",
+        "when what is known has grown old, each of many calls asks for itself",
+        "policy/capabilities.py",
+        "            known.is_asking = bool(self._tries)\n",
+        "            known.is_asking = False\n",
+        "policy/test_capabilities.py::test_c12_many_at_once_cause_one_question_and_nobody_waits",
+    ),
+)
