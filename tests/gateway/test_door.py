@@ -335,7 +335,7 @@ def test_a_page_reads_its_answer(stream: bool, wire: Wire, keyed: Gateway) -> No
 @pytest.mark.parametrize("given", [{}, bearer()], ids=["401", "404"])
 def test_a_page_reads_an_error(given: dict[str, str], keyed: Gateway) -> None:
     """Else all that it learns is that there was one."""
-    asked = keyed.send("GET", "/v1/nothing", headers={**given, "origin": PAGE})
+    asked = keyed.send("GET", "/upstreams/nobody/v1/nothing", headers={**given, "origin": PAGE})
     assert asked.status == (404 if given else 401)
     assert asked.headers["access-control-allow-origin"] == PAGE
 

@@ -105,6 +105,8 @@ def test_a_kept_connection_is_told_to_ask_again(wire: Wire, upstream: Upstream, 
         gateway.running.process.send_signal(signal.SIGTERM)
         until(lambda: refused(gateway), "that the listener is closed")
         assert b'"draining"' in health(kept[0])
+        kept[0].sendall(b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert kept[0].recv(4096).startswith(b"HTTP/1.1 503 ")
         kept[1].sendall(f"POST {wire.route} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{{}}".encode())
         answer = b""
         while data := kept[1].recv(4096):  # and then it is closed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,3 +61,24 @@ def test_no_page_where_none_is_wanted(upstream: Upstream, tmp_path: Path) -> Non
         gateway = Gateway(Running(process), tmp_path)
         assert gateway.send("GET", "/metrics").status == 404
         assert gateway.running.stop(signal.SIGTERM) == 0
+
+
+def test_ready_tells_what_calls_have_found_and_asks_nobody(upstream: Upstream, tmp_path: Path) -> None:
+    config = two_upstreams(upstream, breaker={"failures": 2}, retry={"attempts": 1})
+    config["upstreams"]["gone"] = {"url": "http://127.0.0.1:9/v1"}
+    config["models"] = {"c-1": "chat", "g": "gone:x"}
+    with serving(config, tmp_path) as gateway:
+
+        def ready() -> dict[str, Any]:
+            asked = gateway.send("GET", "/ready")
+            assert asked.status == 200
+            told = json.loads(asked.body())
+            assert told["status"] == "ready"
+            return {name: target["state"] for name, target in told["targets"].items()}
+
+        assert ready() == {"chat": "up", "gone:x": "up"}
+        assert upstream.exchanges == []
+        for _ in range(2):
+            assert gateway.post(CHAT, CHAT.request("g")).status == 502
+        assert ready() == {"chat": "up", "gone:x": "down"}
+        assert upstream.exchanges == []

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
 
 class HttpRequest(Struct, frozen=True):
     """`url` is absolute. `headers` are in order, names in lower case; host, length and encoding are the transport's.
 
-    `dropped` names what the caller asked for and this wire has no word for.
+    `dropped` names what the caller asked for and this wire has no word for. `upload` is a body that comes piece by
+    piece, instead of `body`; `upload_length` its length, where that is known.
     """
 
     method: str
@@ -21,6 +22,8 @@ class HttpRequest(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     dropped: tuple[str, ...] = ()
+    upload: AsyncIterator[bytes] | None = None
+    upload_length: int | None = None
 
 
 class ConnectionLost(Exception):

@@ -12,6 +12,7 @@ from penstock.serving.asgi import respond
 from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, PrometheusExporter
 
 if TYPE_CHECKING:
+    from penstock.policy.breaker import Breakers
     from penstock.policy.capabilities import Capabilities
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.serving.running import Running
@@ -27,6 +28,28 @@ def health_route(running: Running) -> Route:
         await respond(send, 200, msgspec.json.encode({"status": status, "version": version("penstock")}))
 
     return health
+
+
+def ready_route(running: Running, breakers: Breakers) -> Route:
+    """Whether to send requests here: 503 while it drains. How upstreams are is told as calls have found them.
+
+    `up`: no call has found otherwise; `down`: its last calls failed (an open breaker); `trying`: one may look again.
+    That all are down is told and is no reason to send requests elsewhere, where the same upstreams would be.
+    """
+
+    async def ready(scope: Scope, receive: Receive, send: Send) -> None:
+        targets = {
+            state.target: {"state": _WORDS[state.breaker], "failures": state.failures, "in_flight": state.in_flight}
+            for state in breakers.states()
+        }
+        status = "draining" if running.is_draining else "ready"
+        body = msgspec.json.encode({"status": status, "targets": targets})
+        await respond(send, 503 if running.is_draining else 200, body, [(b"retry-after", b"1")] * running.is_draining)
+
+    return ready
+
+
+_WORDS = {"closed": "up", "open": "down", "half_open": "trying"}
 
 
 def metrics_route(exporter: PrometheusExporter, in_flight: InFlight, bus: Bus) -> Route:

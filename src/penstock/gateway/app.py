@@ -21,11 +21,13 @@ from penstock.gateway.about import (
     metrics_route,
     own_version,
     present,
+    ready_route,
     telemetry_route,
 )
 from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
+from penstock.gateway.passthrough import Passthrough
 from penstock.policy.breaker import Breaker, Breakers
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
@@ -124,6 +126,14 @@ def gateway(config: Config, shared: Shared) -> App:
     def embed(name: str, *, older: bool = False) -> Route:
         return embed_route(name, embedding, max_body_bytes=config.server.max_body, strict=config.strict, older=older)
 
+    passing = Passthrough(
+        config,
+        transport,
+        publish=publish,
+        in_flight=shared.in_flight,
+        layers=(limits.admitted, limits.at_upstream),
+    )
+
     async def startup() -> None:
         windows.warm(routes.targets)
 
@@ -155,6 +165,7 @@ def gateway(config: Config, shared: Shared) -> App:
             ("GET", "/api/tags"): models_route(routes, transport, config, "ollama"),
             ("GET", "/api/version"): own_version,
             ("GET", "/health"): health_route(running),
+            ("GET", "/ready"): ready_route(running, breakers),
             ("GET", "/api/capabilities"): capabilities_route(known),
             ("GET", "/api/telemetry"): telemetry_route(bus),
             ("HEAD", "/"): present,
@@ -166,6 +177,8 @@ def gateway(config: Config, shared: Shared) -> App:
         startup=startup,
         shutdown=shutdown,
         running=running,
+        other=passing.route,
+        takes_other=passing.takes,
     )
 
 

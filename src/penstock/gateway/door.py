@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from penstock.canon.errors import Forbidden, Unauthenticated
 from penstock.dialects import client_dialect
-from penstock.serving.asgi import KEY, new_request_id, pass_over, refuse
+from penstock.serving.asgi import KEY, pass_over, refuse, request_id_of
 from penstock.serving.paths import dialect_of_path
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _refusing(error: RequestError, headers: dict[bytes, bytes]) -> Route:
             await pass_over(receive)
         is_anthropic = b"anthropic-version" in headers
         dialect = client_dialect("anthropic-messages") if is_anthropic else dialect_of_path(scope["path"])
-        await refuse(send, error, dialect, new_request_id(), more)
+        await refuse(send, error, dialect, request_id_of(scope), more)
 
     return route
 

@@ -17,7 +17,7 @@ import msgspec
 from penstock.canon.errors import ConnectError, PenstockError, UnknownModel
 from penstock.dialects import client_dialect
 from penstock.policy.models import ask_models
-from penstock.serving.asgi import KEY, header, new_request_id, refuse, respond
+from penstock.serving.asgi import KEY, header, refuse, request_id_of, respond
 
 if TYPE_CHECKING:
     from penstock.canon.target import Target
@@ -45,7 +45,7 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
                 known = ", ".join(sorted(owners)) or "none"
                 raise UnknownModel(f"There is no model `{asked}` here.", param="model", fix=f"Known: {known}.")
         except PenstockError as error:
-            await refuse(send, error, client_dialect(speaks), new_request_id())
+            await refuse(send, error, client_dialect(speaks), request_id_of(scope))
             return
         if asked:
             found = write({asked: owners[asked]})

@@ -11,12 +11,14 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import PenstockError, ShuttingDown, TooLarge, UnknownRoute
 from penstock.serving.connection import WRITE_S, connection_of
+from penstock.serving.logs import REQUEST_ID
 from penstock.serving.running import Running
 
 if TYPE_CHECKING:
@@ -83,6 +85,17 @@ if hasattr(os, "register_at_fork"):
 def new_request_id() -> str:
     """Unique in this process and, by its random half, among all of them. Says nothing and guards nothing."""
     return f"req_{_random:016x}{next(_numbers):08x}"
+
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/=-]{0,127}")
+
+
+def request_id_of(scope: Scope) -> str:
+    """What this request is called: as its client says, where that is fit for a log and a header, else a new name."""
+    given = header(scope, b"x-request-id")
+    found = given if given is not None and _SANE_ID.fullmatch(given) else new_request_id()
+    REQUEST_ID.set(found)
+    return found
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -175,7 +188,8 @@ class App:
 
     A path that ends in `/` stands for all below it, and is looked for when no other fits. `dialect_of` tells in which
     dialect to say that a path is unknown. `door` sees each request before its route does. `write_s`: a client
-    that reads nothing of what there is for it for so long is cut off.
+    that reads nothing of what there is for it for so long is cut off. `other` is the route of paths that are unknown
+    and that `takes_other` is true of.
     """
 
     def __init__(
@@ -188,6 +202,8 @@ class App:
         startup: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], Awaitable[None]] | None = None,
         running: Running | None = None,
+        other: Route | None = None,
+        takes_other: Callable[[str], bool] | None = None,
     ) -> None:
         self._routes = routes
         self._below = [
@@ -196,6 +212,8 @@ class App:
         self._dialect_of = dialect_of
         self._door = door
         self._write_s = write_s
+        self._other = other
+        self._takes_other = takes_other
         self._startup = startup
         self._shutdown = shutdown
         #: the calls that are being answered
@@ -218,7 +236,7 @@ class App:
             if connection is not None:
                 connection.write_s = self._write_s
             if self.running.is_draining and scope["path"] not in ABOUT:
-                await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), new_request_id())
+                await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), request_id_of(scope))
                 return
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
@@ -251,10 +269,13 @@ class App:
         if allowed:
             error = UnknownRoute(f"{path} takes {' and '.join(allowed)}, not {scope['method']}.", param="path")
             error.status = 405
+        elif self._other is not None and self._takes_other is not None and self._takes_other(path):
+            await self._other(scope, receive, send)
+            return
         else:
             known = ", ".join(sorted({known for _, known in self._routes if known.startswith(("/v1", "/api"))}))
             error = UnknownRoute(f"There is no {path} here.", param="path", fix=f"Known paths: {known}.")
-        await refuse(send, error, dialect, new_request_id())
+        await refuse(send, error, dialect, request_id_of(scope))
 
     async def startup(self) -> None:
         if self._startup is not None:

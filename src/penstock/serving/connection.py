@@ -162,6 +162,11 @@ class Connection(HttpToolsProtocol):
         if self.flow.write_paused:
             await self.flow.drain()
 
+    def cut(self) -> None:
+        """Close it in the middle of an answer, which cannot be ended truly in any other way."""
+        self.cycle.disconnected = True
+        self.transport.close()
+
     def hold_head(self) -> None:
         """The next write is a head: it leaves with the one after it."""
         if self._corked is not None:

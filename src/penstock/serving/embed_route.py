@@ -16,7 +16,7 @@ from penstock.dialects import client_dialect
 from penstock.dialects.embedding import client_embedding
 from penstock.dialects.ollama.embed import write_older
 from penstock.policy.embed import is_verbatim
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of
 from penstock.serving.connection import connection_of
 from penstock.serving.route import alias_of, answer_headers, refuse_call, send_document, unless_gone
 from penstock.serving.running import reason_of
@@ -60,7 +60,7 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
             await refuse_call(call, client, send, reason_of(call, raised))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
+        request_id = request_id_of(scope)
         try:
             body = await read_body(scope, receive, max_body_bytes)
             request = own.parse_request(body)

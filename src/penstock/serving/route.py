@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
 from penstock.canon.response import Fold
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, new_request_id, read_body, refuse, respond
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of, respond
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import SYNTHETIC, Downstream
 from penstock.serving.running import reason_of, running_of
@@ -36,7 +36,7 @@ def chat_route(
     """The ASGI callable that answers `dialect`'s requests by `handler`."""
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
+        request_id = request_id_of(scope)
         try:
             body = await read_body(scope, receive, max_body_bytes)
             head = dialect.read_head(body, _path(scope))

@@ -24,8 +24,11 @@ from msgspec import Struct
 
 from penstock.canon.errors import ConnectError, ProtocolError
 from penstock.transport.response import RELEASED, Http1Response
+from penstock.transport.upload import Upload
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from penstock.transport.origin import Origin
 
 _BODYLESS = frozenset((204, 304))
@@ -83,6 +86,7 @@ class Http1Connection(asyncio.Protocol):
         "_fruitless_bytes",
         "_head_bytes",
         "_is_encrypted",
+        "_is_full",
         "_is_unseen",
         "_keep_alive",
         "_owner",
@@ -93,6 +97,7 @@ class Http1Connection(asyncio.Protocol):
         "_sent_at",
         "_socket",
         "_transport",
+        "_upload",
         "_written_bytes",
         "bounds",
         "idle_since",
@@ -129,6 +134,8 @@ class Http1Connection(asyncio.Protocol):
         self._is_unseen = False
         self._is_encrypted = False
         self._written_bytes = 0
+        self._upload: Upload | None = None
+        self._is_full = False  # the socket takes no more
         self._pieces: list[bytes] = []
         # The parser calls this for every piece of a body; a bound builtin spares the frame of a method of ours.
         self.on_body = self._pieces.append
@@ -165,6 +172,28 @@ class Http1Connection(asyncio.Protocol):
         else:
             self._transport.write(request)
         return response
+
+    def upload(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
+        """Send the body of the request whose head has just been sent, while its answer is open."""
+        self._upload = Upload(pieces, length, self._write_on, self._upload_failed, is_full=self._is_full)
+
+    def _write_on(self, data: bytes) -> None:
+        if self._transport is not None and not self.is_closed:
+            self._written_bytes += len(data)
+            self._transport.write(data)
+
+    def _upload_failed(self, error: Exception) -> None:
+        self.close("The request's body broke off.", error)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._upload is not None:
+            self._upload.resume()
 
     def close(self, why: str = "The connection was closed.", cause: BaseException | None = None) -> None:
         """Close the socket now; a response that was still open is lost, for this reason."""
@@ -297,6 +326,7 @@ class Http1Connection(asyncio.Protocol):
         """The body is whole: part from the response, and be free for another or be closed."""
         transport = self._transport
         assert transport is not None
+        clean = clean and (self._upload is None or self._upload.is_over)
         if response.is_head:
             # The parser was never told that no body comes; so a new one, and any byte of one is too much.
             clean = clean and not self._pieces
@@ -338,6 +368,9 @@ class Http1Connection(asyncio.Protocol):
             response.connection = None
         self._pieces.clear()
         self._response = None
+        if self._upload is not None:
+            self._upload.stop()
+            self._upload = None
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None

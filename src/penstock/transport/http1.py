@@ -4,9 +4,10 @@ In: an `HttpRequest`. Out: a response whose body is read as it arrives. Connecti
 a time (`pool`), parsed and bounded (`connection`), made through proxies and TLS (`dial`, `origin`). Whoever leaves
 `open` early, by an error or by cancellation, leaves no socket and no place in a queue behind.
 
-A request is sent once. The one exception is a kept connection that turns out to have been closed before it was written
-to: then the request goes out again on a new connection, once. It asks for no compression, follows no redirect, keeps no
-cookie, and logs nothing. One transport belongs to one event loop.
+A request is sent once; a body that comes piece by piece (`HttpRequest.upload`) as fast as the upstream takes it, and no
+longer than the answer is open. The one exception is a kept connection that turns out to have been closed before it was
+written to: then the request goes out again on a new connection, once. It asks for no compression, follows no redirect,
+keeps no cookie, and logs nothing. One transport belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ class Http1Transport:
         location = locate(request.url)
         data = encode_request(request, location, self._user_agent)
         pool = self._pools.get(location.origin) or self._add_pool(location.origin)
+        if request.upload is not None:  # it comes once: a kept connection, which may be stale, is no place for it
+            connection = await self._acquire(pool, connect_s, fresh=True)
+            return await self._exchange(connection, data, request.method, request)
         connection = pool.take_idle() or await self._acquire(pool, connect_s)
         try:
             return await self._exchange(connection, data, request.method)
@@ -112,8 +116,12 @@ class Http1Transport:
         for pool in tuple(self._pools.values()):
             await pool.aclose()
 
-    async def _exchange(self, connection: Http1Connection, data: bytes, method: str) -> Http1Response:
+    async def _exchange(
+        self, connection: Http1Connection, data: bytes, method: str, uploading: HttpRequest | None = None
+    ) -> Http1Response:
         response = connection.send(data, is_head=method == "HEAD")
+        if uploading is not None and uploading.upload is not None:
+            connection.upload(uploading.upload, uploading.upload_length)
         try:
             await response.begun()
         except BaseException:
@@ -184,7 +192,10 @@ def encode_request(request: HttpRequest, location: Location, user_agent: str) ->
         lines.append("accept-encoding: identity")  # a compressed stream is a buffered stream
     if "user-agent" not in named:
         lines.append(f"user-agent: {user_agent}")
-    if request.body or request.method in _WITH_BODY:
+    if request.upload is not None:
+        length = request.upload_length
+        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
+    elif request.body or request.method in _WITH_BODY:
         lines.append(f"content-length: {len(request.body)}")
     ends = len(lines) + 1
     lines += ("", "")

@@ -16,7 +16,7 @@ from penstock.canon.wire import HttpRequest
 from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
 from penstock.policy.upstream import in_dialect, upstream
-from penstock.serving.asgi import App, new_request_id, refuse, respond
+from penstock.serving.asgi import App, refuse, request_id_of, respond
 from penstock.serving.context import ContextWindows, fetch_json
 from penstock.serving.paths import dialect_of_path
 from penstock.serving.route import chat_route
@@ -65,7 +65,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
         error: PenstockError
         if loading.target is None:
             error = Overloaded(f"The model {engine.model} is loading.", status=503, retry_after_s=1)
-            await refuse(send, error, client_dialect("openai-chat"), new_request_id())
+            await refuse(send, error, client_dialect("openai-chat"), request_id_of(scope))
             return
         base, key = loading.target.url.removesuffix("/v1"), loading.target.key
         assert key is not None
@@ -73,7 +73,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
         found = await fetch_json(transport, request)
         if found is None:
             error = ConnectError("The engine does not tell its properties.")
-            await refuse(send, error, client_dialect("openai-chat"), new_request_id())
+            await refuse(send, error, client_dialect("openai-chat"), request_id_of(scope))
             return
         await respond(send, 200, msgspec.json.encode(found))
 

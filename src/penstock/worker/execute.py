@@ -33,7 +33,7 @@ from penstock.canon.usage import Usage
 from penstock.dialects import client_dialect
 from penstock.dialects.base import decode_body
 from penstock.framing.sse import write_event
-from penstock.serving.asgi import ClientGone, new_request_id, read_body, refuse
+from penstock.serving.asgi import ClientGone, read_body, refuse, request_id_of
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import Downstream
 from penstock.serving.route import unless_gone
@@ -96,7 +96,7 @@ def execute_route(model: str, handler: Handler, *, max_body_bytes: int, heartbea
     chat = client_dialect(_CHAT)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
+        request_id = request_id_of(scope)
         try:
             body = chat_body(await read_body(scope, receive, max_body_bytes), model)
             head = chat.read_head(body)
