@@ -23,6 +23,7 @@ from penstock.telemetry.line_protocol import TAGS
 from penstock.telemetry.record import CallRecord
 from penstock.testing import FAULTS
 from penstock.testing.script import read_script
+from tests.gateway.hostile import KINDS
 from tests.processes import Running, run
 
 if TYPE_CHECKING:
@@ -180,3 +181,9 @@ def test_the_page_of_metrics_has_every_field_of_the_record_and_every_tag() -> No
         assert f"`{field}`" in page, field
     (example,) = blocks("docs/reference/metrics.md", "yaml")
     assert check(yaml.safe_load(example)).telemetry.influxdb.bucket == "llm"
+
+
+def test_the_page_of_reliability_names_every_kind_of_hostile_http() -> None:
+    page = (ROOT / "docs/reference/reliability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ", page, re.MULTILINE)
+    assert [row for row in rows if row in KINDS] == list(KINDS)

@@ -66,6 +66,8 @@ def test_the_defaults():
         "server.workers": 1,
         "server.drain": 30,
         "server.max_body": 100 * 1024 * 1024,
+        "server.header_timeout": 30,
+        "server.body_timeout": 30,
         "server.keys": (),
         "server.keys_file": None,
         "server.cors_origins": (),

@@ -38,6 +38,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     drain: Duration = Duration(30)
     #: the largest request body
     max_body: Size = Size(100 * MIB)
+    #: how long a client may take for a request's line and headers
+    header_timeout: Duration | None = Duration(30)
+    #: how long a client may take for a KiB of a request's body, or for its end
+    body_timeout: Duration | None = Duration(30)
     #: who may ask; without keys only this machine may, and the gateway listens nowhere else
     keys: tuple[Key, ...] = ()
     #: a file of more keys, as `penstock keys` writes it; a change counts within a second

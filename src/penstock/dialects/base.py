@@ -64,6 +64,7 @@ class RequestHead(msgspec.Struct, frozen=True):
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, Any])
 
 
 class Decoder(Protocol):
@@ -156,11 +157,16 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
+        path = path.removeprefix("[...]`")  # a member that has no name for msgspec
         raise InvalidRequest(
             f"{message.rstrip('.')}{f' at `{field}`' if (field := path.rstrip('`').lstrip('.')) else ''}.",
             param=field or _missing_field(message),
         ) from error
     except JSON_ERRORS as error:
+        if "truncated" in str(error) and not is_cut(body, error):
+            raise InvalidRequest(
+                "The body holds text that is no Unicode (half of a surrogate pair).", fix="Send whole characters."
+            ) from error
         said = str(error).partition(": ")[2] or str(error)
         raise InvalidRequest(f"The body is not valid JSON: {said.rstrip('.')}.") from error
 
@@ -223,13 +229,8 @@ def load_json(body: bytes) -> Any:
 
 
 def load_extras(body: bytes) -> dict[str, Any]:
-    """A request's members as plain values. What a struct passed over may still be no text."""
-    found = load_json(body)
-    if not isinstance(found, dict):
-        raise InvalidRequest(
-            "The body holds text that is no Unicode (half of a surrogate pair).", fix="Send whole characters."
-        )
-    return found
+    """A request's members as plain values. What a struct passed over may still be no text, or no number."""
+    return decode_body(_members, body)
 
 
 def is_cut(data: bytes, error: Exception) -> bool:

@@ -19,6 +19,7 @@ from penstock.canon.errors import ConfigError, PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import destinations
 from penstock.gateway.reload import ReloadableGateway, Watch, tell, with_settled
+from penstock.serving.intake import ClientLimits
 from penstock.serving.server import address_of, bind, run
 from penstock.serving.workers import Supervisor
 from penstock.telemetry.exporters.prometheus import retire
@@ -49,10 +50,15 @@ def serve(
         app,
         bound,
         drain_s=lambda: app.config.server.drain,
+        limits=lambda: _limits(app),
         ready=lambda: announce(_where(bound, config)),
         reload=app.ask,
     )
     return 0
+
+
+def _limits(app: ReloadableGateway) -> ClientLimits:
+    return ClientLimits(app.config.server.header_timeout, app.config.server.body_timeout)
 
 
 class _Parent:
@@ -95,7 +101,14 @@ class _Parent:
         )
         bound = _bind_shared(config.server.host, self._bound.getsockname()[1])
         self._bound.close()
-        run(app, bound, drain_s=lambda: app.config.server.drain, reload=app.ask, orders=orders)
+        run(
+            app,
+            bound,
+            drain_s=lambda: app.config.server.drain,
+            limits=lambda: _limits(app),
+            reload=app.ask,
+            orders=orders,
+        )
 
     def _reloaded(self) -> bool:
         """Whether there is a new configuration that is right."""

@@ -4,9 +4,8 @@ A head and its first body leave in one write; body bytes leave without a corouti
 asks is called when the client has gone, without a task that waits for it. Each is worth a tenth of what a request or a
 frame costs here (docs/decisions/0012). Under another server `connection_of` is None, and plain ASGI does the same work.
 
-And two bounds that uvicorn does not set. What a client sends that is no body (a head, trailers, chunk extensions) is at
-most `MAX_HEAD_BYTES` and what one read brings beyond; more is answered 431, and the connection closed. A client that
-reads nothing, for `write_s`, of what waits for it, is cut off: it may be slow, but it must go on.
+And two bounds that uvicorn does not set. What a client may send is `intake`'s to say. A client that reads nothing, for
+`write_s`, of what waits for it, is cut off: it may be slow, but it must go on.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from penstock.serving.intake import Intake
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from penstock.serving.asgi import Scope
 
 _KEY = "penstock.connection"
-
-#: as our own client allows an upstream (transport/http1.py); nginx allows 32 KiB
-MAX_HEAD_BYTES = 64 * 1024
 
 
 def connection_of(scope: Scope) -> Connection | None:
@@ -41,7 +37,7 @@ WRITE_S = 60.0
 _LOOKS = 4
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Intake):
     #: None: no limit
     write_s: float | None = WRITE_S
 
@@ -50,7 +46,6 @@ class Connection(HttpToolsProtocol):
         self._gone: Callable[[], None] | None = None
         self._is_lost = False
         self._corked: _Corked | None = None
-        self._fruitless_bytes = 0
         #: the client read nothing for too long, and was cut off
         self.is_cut = False
         self._unread_bytes = 0
@@ -72,32 +67,9 @@ class Connection(HttpToolsProtocol):
             gone, self._gone = self._gone, None
             gone()
 
-    def data_received(self, data: bytes) -> None:
-        self._fruitless_bytes += len(data)
-        super().data_received(data)
-        if self._fruitless_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse_head()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[_KEY] = self  # type: ignore[literal-required]
-
-    def on_body(self, body: bytes) -> None:
-        self._fruitless_bytes = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._fruitless_bytes = 0
-        super().on_message_complete()
-
-    def _refuse_head(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            said = b"The request's head is larger than %d bytes." % MAX_HEAD_BYTES
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\n"
-                b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(said), said)
-            )
-        self.transport.close()
 
     # --- a client that does not read ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from penstock.serving.downstream import SYNTHETIC, Downstream
 from penstock.serving.running import reason_of, running_of
 from penstock.serving.writers import Translated, Verbatim, rename_model
 from penstock.streams.handler import Call
+from penstock.telemetry.record import word
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from penstock.serving.connection import Connection
     from penstock.streams.handler import Handler
     from penstock.streams.stream import EventStream
+
+#: that one answer names of what it was asked without
+MAX_NAMES = 32
 
 
 def chat_route(
@@ -225,13 +229,20 @@ def answer_headers(call: Call, stream: EventStream) -> list[Header]:
     if call.queued_s:
         headers.append((b"x-penstock-queued-ms", b"%d" % (call.queued_s * 1e3)))
     if call.dropped:
-        headers.append((b"x-penstock-dropped", ", ".join(call.dropped).encode("ascii", "replace")))
+        headers.append((b"x-penstock-dropped", _names(call.dropped)))
     return headers
 
 
 def _asked_headers(target: str, call: Call) -> list[Header]:
     """Who was asked last, and how often somebody was."""
     return [(b"x-penstock-target", target.encode()), (b"x-penstock-attempts", b"%d" % len(call.attempts))]
+
+
+def _names(dropped: tuple[str, ...]) -> bytes:
+    """They come from clients: each as one word that a header can hold, and so many that it can hold them."""
+    named = [word(name) for name in dropped[:MAX_NAMES]]
+    more = [f"and {len(dropped) - MAX_NAMES} more"] if len(dropped) > MAX_NAMES else []
+    return ", ".join([*named, *more]).encode("ascii", "replace")
 
 
 async def refuse_call(call: Call, dialect: Dialect, send: Send, error: PenstockError) -> None:

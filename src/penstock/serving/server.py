@@ -18,6 +18,7 @@ import uvicorn
 
 from penstock.canon.errors import ConfigError
 from penstock.serving.connection import Connection
+from penstock.serving.intake import ClientLimits
 from penstock.serving.workers import DRAIN, END_NOW, READY, RELOAD
 
 if TYPE_CHECKING:
@@ -88,20 +89,26 @@ def run(
     bound: socket.socket,
     *,
     drain_s: Callable[[], float],
+    limits: Callable[[], ClientLimits] = ClientLimits,
     ready: Callable[[], None] | None = None,
     reload: Callable[[], None] | None = None,
     orders: socket.socket | None = None,
 ) -> None:
     """Serve until a signal, or until the application fails, whose error is then raised.
 
-    `ready` is called when the first connection would be answered; `drain_s` when the drain begins. SIGHUP calls
-    `reload`, where there is one. With `orders` this is a worker (`workers`): its parent's orders count, and of signals
-    SIGTERM alone, once.
+    `ready` is called when the first connection would be answered; `drain_s` when the drain begins; `limits` for each
+    connection. SIGHUP calls `reload`, where there is one. With `orders` this is a worker (`workers`): its parent's
+    orders count, and of signals SIGTERM alone, once.
     """
+
+    def protocol(**given: Any) -> Connection:
+        return Connection(limits=limits(), **given)
+
+    http: Any = protocol
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=Connection,
+        http=http,
         ws="none",
         lifespan="on",
         log_config=None,
