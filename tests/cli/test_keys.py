@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from penstock.config.keys import digest
+from penstock.canon.key import digest
 from tests.processes import run
 
 if TYPE_CHECKING:

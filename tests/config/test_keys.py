@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.canon.errors import ConfigError
-from penstock.canon.key import Key, Moment
-from penstock.config.keys import (
-    add_key,
-    digest,
-    new_key,
-    parse_moment,
-    read_keys,
-    remove_key,
-    written_moment,
-)
+from penstock.canon.key import Key, Moment, digest
+from penstock.config.keys import add_key, new_key, parse_moment, read_keys, remove_key, written_moment
 from penstock.config.load import check, gateway_keys, is_loopback
 
 if TYPE_CHECKING:
@@ -212,3 +204,10 @@ def test_which_hosts_are_this_machines_alone(host: str, expected: bool) -> None:
 )  # fmt: skip
 def test_what_a_key_may_ask_for(models: tuple[str, ...], model: str, expected: bool) -> None:
     assert key(models=models).may_ask_for(model) is expected
+
+
+@pytest.mark.parametrize("auth", ["none", "sigv4"])
+def test_a_clients_key_needs_a_place(auth: str) -> None:
+    upstream = {"url": "http://127.0.0.1/v1", "auth": auth, "forward_auth": True, "dialect": "bedrock"}
+    with pytest.raises(ConfigError, match="no place for a client's key"):
+        check({"upstreams": {"up": upstream}})

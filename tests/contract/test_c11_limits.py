@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from penstock.config.keys import digest
+from penstock.canon.key import digest
 from tests.gateways import Asked, Gateway, serving, two_upstreams, until
 from tests.upstreams import Gate, sse
 from tests.wires import CHAT, MESSAGES, PAIRS, Pair, each_client, each_pair

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from google import genai
 
-from penstock.config.keys import digest
+from penstock.canon.key import digest
 from tests.gateways import Asked, Gateway, a_model, serving, until
 from tests.processes import run
 from tests.upstreams import Answer, Exchange, Upstream, sse

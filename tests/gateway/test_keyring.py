@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock.canon.errors import ConfigError, Unauthenticated
-from penstock.canon.key import Key, Moment
-from penstock.config.keys import add_key, digest, remove_key
+from penstock.canon.key import Key, Moment, digest
+from penstock.config.keys import add_key, remove_key
 from penstock.gateway.keyring import Keyring
 
 if TYPE_CHECKING:

@@ -7,11 +7,16 @@ there is nothing to guess, so nothing that a slow hash would slow down (docs/dec
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=1)]
+
+
+def digest(key: str) -> str:
+    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class Moment(float):

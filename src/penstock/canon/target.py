@@ -28,7 +28,8 @@ class Secret:
 class Target(Struct, frozen=True):
     """`url` is the base (`https://api.openai.com/v1`), `model` None where the caller's name is passed on.
 
-    `auth` is where the key goes: None the dialect's own place, `bearer`, or a header's name (`api-key`).
+    `auth` is where the key goes: None the dialect's own place, `bearer`, or a header's name (`api-key`). With
+    `forward_auth` it is the client's own key that goes there, and `key` is None.
     """
 
     upstream: str
@@ -39,6 +40,7 @@ class Target(Struct, frozen=True):
     profile: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     auth: str | None = None
+    forward_auth: bool = False
 
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.headers)  # their values may be keys

@@ -62,8 +62,8 @@ def new(
     """
     import msgspec
 
-    from penstock.canon.key import Key, Moment
-    from penstock.config.keys import add_key, digest, new_key, parse_moment
+    from penstock.canon.key import Key, Moment, digest
+    from penstock.config.keys import add_key, new_key, parse_moment
 
     try:
         until = parse_moment(expires) if expires is not None else None

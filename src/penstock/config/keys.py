@@ -6,7 +6,6 @@ file is JSON, written whole and atomically, for its owner alone to read (0600); 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.canon.errors import ConfigError
-from penstock.canon.key import Key, Moment
+from penstock.canon.key import Key, Moment, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +42,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 def new_key() -> str:
     """256 random bits, in characters that need no quoting anywhere."""
     return PREFIX + secrets.token_urlsafe(32)
-
-
-def digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def parse_moment(value: str | date) -> Moment:

@@ -123,6 +123,11 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
             )
         check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
         check_auth(upstream.auth, upstream.dialect, f"{where}, upstreams.{name}")
+        if upstream.forward_auth and upstream.auth in ("none", "sigv4"):
+            raise ConfigError(
+                f"In {where}, upstreams.{name}: with auth: {upstream.auth} there is no place for a client's key.",
+                fix="Leave out forward_auth, or auth.",
+            )
     check_keys(config.server.keys, f"{where}, server")
     _check_influxdb(config.telemetry.influxdb, f"{where}, telemetry.influxdb")
     for origin in config.server.cors_origins:
@@ -161,8 +166,9 @@ def destinations(config: Config, environ: Mapping[str, str] | None = None) -> di
 def _target(config: Config, spec: str, environ: Mapping[str, str]) -> Target:
     name, _, upstream_model = spec.partition(":")
     upstream = config.upstreams[name]
-    key, auth = find_key(upstream.key_variables, upstream.auth, environ)
-    if key is None and not _goes_without_key(upstream):
+    forward = upstream.forward_auth  # the client's own key then, and none of ours
+    key, auth = find_key(() if forward else upstream.key_variables, upstream.auth, environ)
+    if key is None and not forward and not _goes_without_key(upstream):
         raise ConfigError(
             f"The key of upstream `{name}` is not set.",
             fix=f"Put it in the variable {key_fix(upstream.key_variables, upstream.auth)}.",
@@ -176,6 +182,7 @@ def _target(config: Config, spec: str, environ: Mapping[str, str]) -> Target:
         profile=upstream.profile,
         headers=tuple(upstream.headers.items()),
         auth=auth,
+        forward_auth=forward,
     )
 
 

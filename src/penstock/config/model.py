@@ -78,6 +78,8 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     #: what its models can do; what is not said is learnt
     capabilities: Capabilities = Capabilities()
 
+    #: send it the client's own key, and none of ours
+    forward_auth: bool = False
     #: calls that it gets at the same time; the next wait in line (limits.queue)
     concurrency: Count | None = None
 

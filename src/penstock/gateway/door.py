@@ -50,6 +50,8 @@ class Door:
 
     def __call__(self, scope: Scope, route: Route) -> Route:
         """The route to take: the one that was found, or one that refuses."""
+        if b"key=" in scope["query_string"]:
+            _key_out_of_the_query(scope)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         origin = headers.get(b"origin")
         if origin is None:
@@ -70,7 +72,7 @@ class Door:
             if self._keyring is None:
                 self._check_place(headers, foreign_origin)
             else:
-                scope[KEY] = self._keyring.find(credentials(scope, headers))
+                scope[KEY] = self._keyring.find(credentials(headers))
         except (Unauthenticated, Forbidden) as error:
             return _refusing(error, headers)
         return route
@@ -108,16 +110,20 @@ class Door:
         ]
 
 
-def credentials(scope: Scope, headers: dict[bytes, bytes]) -> list[str]:
+def _key_out_of_the_query(scope: Scope) -> None:
+    """Clients of Gemini may give their key as `?key=`: from here on it is in the header that has it otherwise."""
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("key", ())
+    if given and all(name != b"x-goog-api-key" for name, _ in scope["headers"]):
+        scope["headers"] = [*scope["headers"], (b"x-goog-api-key", given[0].encode("latin-1", "replace"))]
+
+
+def credentials(headers: dict[bytes, bytes]) -> list[str]:
     """Whatever the client gives for a key, in the places where clients of any dialect put theirs."""
     found = []
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token:
         found.append(token.strip().decode("latin-1"))
-    found += [headers[name].decode("latin-1") for name in (b"x-api-key", b"x-goog-api-key") if name in headers]
-    if b"key=" in scope["query_string"]:
-        found += parse_qs(scope["query_string"].decode("latin-1")).get("key", ())
-    return found
+    return found + [headers[name].decode("latin-1") for name in (b"x-api-key", b"x-goog-api-key") if name in headers]
 
 
 def _refusing(error: RequestError, headers: dict[bytes, bytes]) -> Route:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import ConfigError, Forbidden, Unauthenticated
-from penstock.config.keys import check_keys, digest, read_keys
+from penstock.canon.key import digest
+from penstock.config.keys import check_keys, read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,10 +16,13 @@ import msgspec
 
 from penstock.canon.errors import ConnectError, PenstockError, UnknownModel
 from penstock.dialects import client_dialect
+from penstock.policy.client_key import with_clients_key
 from penstock.policy.models import ask_models
-from penstock.serving.asgi import KEY, header, refuse, request_id_of, respond
+from penstock.serving.asgi import KEY, ClientHeaders, header, refuse, request_id_of, respond
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from penstock.canon.target import Target
     from penstock.config.model import Config
     from penstock.policy.routing import Routes
@@ -36,8 +39,12 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
         try:
-            owners = await _owners(routes, transport, config)
-            key = scope.get(KEY)
+            key, headers = scope.get(KEY), ClientHeaders(scope["headers"])
+            asked_of = [
+                with_clients_key(target, headers, speaks, key) if target.forward_auth else target
+                for target in routes.open_targets
+            ]
+            owners = await _owners(routes, asked_of, transport, config)
             if key is not None:
                 owners = {name: owner for name, owner in owners.items() if key.may_ask_for(name)}
             asked = unquote(scope["path"]).partition("/models/")[2]
@@ -56,15 +63,15 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
     return route
 
 
-async def _owners(routes: Routes, transport: Transport, config: Config) -> dict[str, str]:
-    """Name → the upstream that has it."""
+async def _owners(routes: Routes, targets: Sequence[Target], transport: Transport, config: Config) -> dict[str, str]:
+    """Name → the upstream that has it. `targets` are asked for their lists."""
     owners = {name: routes.find(name).first.upstream for name in routes.names}
-    lists = await asyncio.gather(*(_ask(target, transport, config) for target in routes.open_targets))
-    for target, names in zip(routes.open_targets, lists, strict=True):
+    lists = await asyncio.gather(*(_ask(target, transport, config) for target in targets))
+    for target, names in zip(targets, lists, strict=True):
         for name in names or ():
             owners.setdefault(name, target.upstream)
     if not owners and lists and all(names is None for names in lists):
-        asked = ", ".join(target.url for target in routes.open_targets)
+        asked = ", ".join(target.url for target in targets)
         raise ConnectError(f"No upstream told its models: {asked}.", fix="Start it, or correct its url.")
     return owners
 

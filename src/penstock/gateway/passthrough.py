@@ -34,8 +34,9 @@ from penstock.canon.wire import ConnectionLost, HttpRequest
 from penstock.config.load import destinations, upstream_target
 from penstock.dialects.base import key_headers
 from penstock.dialects.listing import LISTINGS
+from penstock.policy.client_key import with_clients_key
 from penstock.policy.upstream import masked
-from penstock.serving.asgi import KEY, ClientGone, header, refuse, request_id_of
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, header, refuse, request_id_of
 from penstock.serving.connection import connection_of
 from penstock.serving.paths import dialect_of_path
 from penstock.serving.route import unless_gone
@@ -116,6 +117,8 @@ class Passthrough:
         dialect = dialect_of_path(scope["path"])
         try:
             target, url = self._place(scope)
+            if target.forward_auth:
+                target = with_clients_key(target, ClientHeaders(scope["headers"]), target.dialect, scope.get(KEY))
             _check_key(scope)
             length = _length(scope)
             if length is not None and length > self._max_body_bytes:

@@ -18,6 +18,7 @@ from penstock.dialects import dialect as dialect_of
 from penstock.dialects.adapt import adapted, asking
 from penstock.framing.base import MAX_FRAME_BYTES
 from penstock.framing.choose import choose_framing
+from penstock.policy.client_key import with_clients_key
 from penstock.streams.clocks import Clocks
 from penstock.streams.handler import Attempt
 from penstock.streams.inflate import inflated
@@ -118,6 +119,9 @@ class _Asking:
     async def __aenter__(self) -> EventStream:
         call, target = self._call, self._call.target
         assert target is not None, "routing comes before the leaf"
+        if target.forward_auth:
+            speaks = call.dialect.name if call.dialect is not None else None
+            target = with_clients_key(target, call.headers, speaks, call.key)
         dialect, request = self._asks(call, target)
         _note_dropped(call, dialect, request)
         attempt = self._attempt = Attempt(str(target))
