@@ -143,8 +143,8 @@ def _reply(chance: random.Random, number: int, form: str, reader: Reader, faults
         return Reply(text=pieces(80, "stuck " * 20_000), usage=usage)
     if reader == "leaves" or "endless" in faults:
         return Reply(text=pieces(400), usage=usage, pace=_LEAVERS_PACE)
-    if "bytewise" in faults:  # a thousand reads and more, even so
-        return Reply(text=pieces(3), usage=usage)
+    if "bytewise" in faults:  # a thousand reads, even so
+        return Reply(text=pieces(1), usage=usage)
     calls: tuple[Call, ...] = ()
     if form not in _NO_CALLS and (chance.random() < 0.2 or "bad-arguments" in faults):
         calls = (Call("look", {"at": f"m{number:06d}p0 sea", "far": chance.random() < 0.5}),)
