@@ -33,16 +33,9 @@ _STOP_S = 30.0
 _REPORT_S = 20.0
 _OBSERVED = Path(__file__).with_name("observed.py")
 
-#: Each clock is reached by some fault and by no reply that is well. `total` is above what a slow reader takes.
-TIMEOUTS = {
-    "connect": "5s",
-    "first_content": "4s",
-    "idle": "2s",
-    "silence": "2500ms",
-    "document": "3s",
-    "total": "8s",
-}
-HEARTBEAT = "300ms"
+#: Seconds. Each clock is reached by some fault and by no reply that is well; `total` is above what a slow reader takes.
+TIMEOUTS = {"connect": 5.0, "first_content": 4.0, "idle": 2.0, "silence": 2.5, "document": 3.0, "total": 8.0}
+HEARTBEAT_S = 0.3
 
 
 class Observed(Struct, frozen=True):
@@ -71,13 +64,13 @@ class Observed(Struct, frozen=True):
         return self.sockets - self.idle_connections
 
 
-def config(upstream: Upstream) -> dict[str, Any]:
+def config(upstream: Upstream, clocks: float) -> dict[str, Any]:
     return {
         "upstreams": {name: {"url": upstream.url_for(name), "dialect": name} for name in UPSTREAMS},
         "models": {f"{name}-*": name for name in UPSTREAMS},
         "retry": {"attempts": 1},  # each fault is one call's own
-        "timeouts": TIMEOUTS,
-        "heartbeat": {"interval": HEARTBEAT},
+        "timeouts": {name: f"{seconds * clocks:g}s" for name, seconds in TIMEOUTS.items()},
+        "heartbeat": {"interval": f"{HEARTBEAT_S * clocks:g}s"},
     }
 
 
@@ -131,9 +124,9 @@ class GatewayProcess:
 
 
 @contextlib.contextmanager
-def gateway(upstream: Upstream, folder: Path) -> Iterator[GatewayProcess]:
-    """Ended when left; killed if it does not end. `stop` says whether it ended well."""
-    (folder / "penstock.yaml").write_text(yaml.safe_dump(config(upstream)))
+def gateway(upstream: Upstream, folder: Path, clocks: float = 1.0) -> Iterator[GatewayProcess]:
+    """`clocks` times as patient as `TIMEOUTS`. Killed if nobody has ended it; `stop` says whether it ended well."""
+    (folder / "penstock.yaml").write_text(yaml.safe_dump(config(upstream, clocks)))
     command = [sys.executable, str(_OBSERVED), str(folder / "report.json"), "serve", "--config", "penstock.yaml"]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
