@@ -32,6 +32,7 @@ from soaking.plan import asking
 from soaking.process import GatewayProcess, Observed, gateway, stop
 from soaking.upstream import SoakUpstream
 
+from penstock.testing.faults import parse_fault
 from penstock.transport.http1 import Http1Transport
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class Soak:
             self.owed[each.ending.outcome] += 1
             self.unowed += each.may_be_unasked
         self.readers[each.reader] += 1
-        self.kinds[each.faults[0].rstrip("0123456789").rstrip("-") if each.faults else "none"] += 1
+        if each.faults:
+            self.kinds[parse_fault(each.faults[0]).name] += 1
 
     async def _rest(self, before: Observed, process: GatewayProcess) -> Observed:
         """What it holds when nobody asks, once it has had the time to let go."""
