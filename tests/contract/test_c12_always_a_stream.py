@@ -158,4 +158,4 @@ def test_c12_in_every_pair_heartbeats_fill_the_time_in_which_the_upstream_thinks
         assert told.said.heartbeats >= (1 if pair.client.heartbeat else 0)
         assert beating_bench.record(told.model)["synthetic"] is True
 
-    at_once(check)
+    at_once(check, is_timed=True)

@@ -164,4 +164,4 @@ def test_c2_every_pair_hears_each_word_before_the_next_is_sent(bench: Bench) -> 
         for number in range(len(WORDS) - 1):
             assert read_at[number] < sent_at[number + 1], f"{WORDS[number]!r} came when the next had been sent"
 
-    at_once(check)
+    at_once(check, is_timed=True)

@@ -199,4 +199,4 @@ def test_c9_in_every_pair_what_fails_after_a_heartbeat_is_said_in_the_stream(fau
         assert told.said.heartbeats >= 1
         assert told.said.heartbeats - record["heartbeats"] in (0, 1)  # one may be on its way when the failure comes
 
-    at_once(check)
+    at_once(check, is_timed=True)

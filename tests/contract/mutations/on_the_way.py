@@ -144,6 +144,14 @@ MUTATIONS = (
         "test_c10_verbatim.py::test_c10_unknown_frames_fields_and_odd_spellings_pass",
     ),
     Mutation(
+        "c10-tidies-frames",
+        "white space in a field that we do not know is thought to be of no use",
+        "serving/writers.py",
+        "            return frames[0].raw if len(frames) == 1 else batch.raw\n",
+        "            return batch.raw.replace(b',  ', b', ')\n",
+        "test_c10_verbatim.py::test_c10_every_dialect_passes_byte_for_byte",
+    ),
+    Mutation(
         "c10-writes-requests-anew",
         "a request is parsed and written again, though nothing of it is ours to change",
         "dialects/openai_chat/request.py",
