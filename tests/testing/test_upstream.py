@@ -17,6 +17,7 @@ from penstock.testing import FAULTS, Call, Counts, Pace, Reply, Script, Upstream
 from penstock.testing.faults import parse_fault
 from penstock.testing.plan import Piece, Plan, stream_plan
 from penstock.testing.script import read_script, words
+from penstock.testing.server import Exchanged, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -343,6 +344,23 @@ def test_waiting_for_what_does_not_come(upstream: Upstream):
 
 
 # --- scripts ----------------------------------------------------------------------------------------------------------
+
+
+class Broken(Upstream):
+    """Its connection breaks in mid-answer, and it writes on until it is told."""
+
+    async def answer(self, seen: Seen, exchanged: Exchanged) -> None:
+        await exchanged.begin(200, {})
+        exchanged._connection.abort()
+        while exchanged.is_open:
+            await exchanged.write(b"x")
+
+
+def test_an_endless_reply_ends_with_its_connection():
+    with Broken() as upstream:
+        with pytest.raises(PenstockError):
+            ask(upstream)
+        assert upstream.wait_for().wait_over().closed_at is not None
 
 
 def test_a_script_in_yaml():

@@ -329,6 +329,7 @@ class Exchanged:
     async def _send(self, data: bytes) -> None:
         transport, seen = self._connection._transport, self._seen
         if transport is None or transport.is_closing():
+            await asyncio.sleep(0)  # a write that failed is told of in the loop's next turn, which must come
             return
         transport.write(data)
         seen.written_bytes += len(data)
