@@ -120,6 +120,26 @@ def test_the_readmes_programs_run(worker: Running, tmp_path: Path) -> None:
     assert said[-1] == "Hi complete"
 
 
+LIBRARY_PROGRAMS = [
+    program for program in blocks("docs/reference/library.md", "python") if "penstock.stream(model," not in program
+]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("program", LIBRARY_PROGRAMS, ids=range(len(LIBRARY_PROGRAMS)))
+def test_the_library_pages_programs_run(
+    program: str, worker: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As written, but for the worker's address; what they say is checked to be something."""
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    exec(
+        compile(program.replace("http://127.0.0.1:8067", worker.url), "library.md", "exec"),
+        {"print": lambda *text, **_: said.append(" ".join(map(str, text)))},
+    )
+    assert said
+
+
 @pytest.mark.process
 def test_every_option_in_the_pages_exists(tmp_path: Path) -> None:
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in OPTIONED)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         AlreadyConsumed,
         ConfigError,
         ConnectError,
+        CursorLagged,
         InvalidRequest,
         InvalidSchema,
         PenstockError,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     )
     from penstock.client.conversation import Messages, OneMessage
     from penstock.client.functions import FunctionTool, tool
+    from penstock.client.hooks import Hooks
     from penstock.client.stream import AsyncStream, Stream
     from penstock.client.target import providers
     from penstock.client.tool_loop import ToolRun
@@ -67,8 +69,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "penstock.canon.errors": (
-        "AlreadyConsumed ConfigError ConnectError InvalidRequest InvalidSchema PenstockError RequestError StatusError "
-        "StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
+        "AlreadyConsumed ConfigError ConnectError CursorLagged InvalidRequest InvalidSchema PenstockError RequestError "
+        "StatusError StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
@@ -82,6 +84,7 @@ _HOMES = {
     "penstock.client.client": "Client agenerate amodels arun_tools astream generate models replay run_tools stream",
     "penstock.client.conversation": "Messages OneMessage",
     "penstock.client.functions": "FunctionTool tool",
+    "penstock.client.hooks": "Hooks",
     "penstock.client.stream": "AsyncStream Stream",
     "penstock.client.target": "providers",
     "penstock.client.tool_loop": "ToolRun",
@@ -99,10 +102,12 @@ __all__ = [
     "Client",
     "ConfigError",
     "ConnectError",
+    "CursorLagged",
     "Delta",
     "File",
     "Finish",
     "FunctionTool",
+    "Hooks",
     "Image",
     "InvalidRequest",
     "InvalidSchema",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry.gaps import EXACT, Gaps
+from penstock.telemetry.gaps import EXACT, STALL_S, Gaps
 
 
 def summary(gaps: list[float]) -> tuple[float | None, float | None, float | None]:
@@ -46,3 +46,18 @@ def test_a_provider_that_sends_in_pairs_shows_both_of_its_gaps() -> None:
     assert p50 == pytest.approx(0.0, abs=0.01)
     assert p95 == pytest.approx(40, rel=1 / 62)
     assert longest == pytest.approx(40)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=20), st.sampled_from([1, EXACT]))
+def test_stalls_are_the_gaps_of_a_second_or_more(gaps: list[float], times: int) -> None:
+    kept = Gaps()
+    for gap in gaps * times:
+        kept.add(gap)
+    stalls = [gap for gap in gaps * times if gap >= STALL_S]
+    number, stalled_ms = kept.stalls()
+    assert number == len(stalls)
+    assert stalled_ms == pytest.approx(sum(stalls) * 1e3)
+
+
+def test_no_gap_is_not_the_same_as_no_stall() -> None:
+    assert Gaps().stalls() == (None, None)

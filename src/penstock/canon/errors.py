@@ -23,6 +23,7 @@
     ├── Cancelled                       we, or the caller, stopped it
     ├── ShuttingDown    503         this server is ending
     ├── AlreadyConsumed                 a stream is read once
+    ├── CursorLagged                    a reader of a stream fell too far behind another one
     └── Saturated       429             a limit of ours on work in progress
 
 An error says what happened, to which target, at which attempt, and, where one is known, the fix. It is chosen by status
@@ -98,6 +99,10 @@ class ShuttingDown(PenstockError):
 
 class AlreadyConsumed(PenstockError):
     kind = "already_consumed"
+
+
+class CursorLagged(PenstockError):
+    kind = "cursor_lagged"
 
 
 class Saturated(PenstockError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -38,7 +38,12 @@ class Ending(Struct, frozen=True):
 
 
 class Timing(Struct, frozen=True):
-    """Milliseconds from the moment the request was made; None where it never came to that."""
+    """Milliseconds from the moment the request was made; None where it never came to that, or nobody knows.
+
+    `itl_*` are the gaps between network reads that brought content. `stalls` counts those of a second or more, and
+    `stalled_ms` is their sum. `prompt_tps` and `generation_tps` are tokens per second, by the clock of the `server`
+    where it told, else of the `client`, who knows the generation's alone (`timings_source`).
+    """
 
     ttfb_ms: float | None = None
     ttft_ms: float | None = None
@@ -46,6 +51,11 @@ class Timing(Struct, frozen=True):
     itl_p50_ms: float | None = None
     itl_p95_ms: float | None = None
     itl_max_ms: float | None = None
+    stalls: int | None = None
+    stalled_ms: float | None = None
+    prompt_tps: float | None = None
+    generation_tps: float | None = None
+    timings_source: Literal["server", "client"] | None = None
 
 
 class Response(Struct, frozen=True):
@@ -157,6 +167,15 @@ class Fold:
                 self._finish = event
                 self._usage = event.usage or self._usage
 
+    @property
+    def usage(self) -> Usage | None:
+        """The last that was said."""
+        return self._usage
+
+    @property
+    def ending(self) -> Ending | None:
+        return Ending(self._finish.reason, self._finish.raw_reason) if self._finish is not None else None
+
     def response(
         self,
         *,
@@ -175,7 +194,7 @@ class Fold:
         metadata = finish.metadata if finish else {}
         return Response(
             parts=tuple(parts[i] for i in sorted(parts)),
-            finish=Ending(finish.reason, finish.raw_reason) if finish else None,
+            finish=self.ending,
             usage=self._usage,
             timings=self._timings,
             model=self._start.model or metadata.get("model"),

@@ -17,7 +17,9 @@ from penstock.canon.target import Target
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.loop import LoopThread
 from penstock.client.options import Options, ToolOptions, known_options
+from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
+from penstock.client.session import Observers
 from penstock.client.stream import AsyncStream, Stream
 from penstock.client.target import check_dialect, find_target, find_upstream, listed_at, price
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
@@ -26,17 +28,21 @@ from penstock.policy.models import ask_models
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import Call, compose
+from penstock.telemetry.recorder import InFlight
 from penstock.transport.http1 import Http1Transport
 from penstock.transport.memory import MemoryTransport, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self, Unpack
 
     from penstock.canon.events import Event
     from penstock.canon.model import Model
     from penstock.canon.request import Message
     from penstock.canon.response import Response
+    from penstock.client.hooks import Hooks
+    from penstock.telemetry.bus import Bus
+    from penstock.telemetry.exporters.base import Exporter
 
 _loop = LoopThread()
 _ASKS = in_dialect()
@@ -45,7 +51,11 @@ _ASKS = in_dialect()
 class Client:
     """`upstreams` maps names to base URLs, `keys` names of upstreams or providers to their keys.
 
-    As a context manager (sync or async) it keeps connections between calls and closes them at the end.
+    `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
+    (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
+
+    As a context manager (sync or async) it keeps connections between calls and closes them at the end. The end delivers
+    the records as well and closes exporters that it was given; without a block that is done when the program ends.
     """
 
     def __init__(
@@ -54,11 +64,20 @@ class Client:
         upstreams: Mapping[str, str] | None = None,
         keys: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
+        hooks: Hooks | None = None,
+        telemetry: Exporter | Iterable[Exporter] | Bus | None = None,
     ) -> None:
         self._upstreams = dict(upstreams or {})
         self._keys = dict(keys or {})
         self._timeouts = timeouts or Timeouts()
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
+        self._records = Records(telemetry) if telemetry is not None else None
+        self._observers = Observers(
+            hooks=hooks,
+            price=price,
+            publish=self._records.publish if self._records is not None else None,
+            in_flight=InFlight(),
+        )
         self._known: WeakKeyDictionary[asyncio.AbstractEventLoop, Capabilities] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -83,6 +102,8 @@ class Client:
         transport = self._kept.pop(asyncio.get_running_loop(), None)
         if transport is not None:
             await transport.aclose()
+        if self._records is not None and not self._kept:
+            await self._records.aclose()
 
     def astream(self, model: str, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
         """The reply to `messages`, as it comes. Use it in `async with`.
@@ -118,7 +139,7 @@ class Client:
             compose(upstream(transport, self._timeouts, _ASKS), capable(self._capabilities(loop), _ASKS)),
             call,
             closed=None if kept is not None else transport.aclose,
-            price=price,
+            observers=self._observers,
         )
 
     def _capabilities(self, loop: asyncio.AbstractEventLoop) -> Capabilities:

@@ -1,60 +1,124 @@
 """The streams that programs hold: `AsyncStream` in a program's own loop, `Stream` over the private one.
 
 Iterating gives events; `.text`, `.reasoning`, `.tool_calls` and `.chunks()` are views of the same, read once: whatever
-is read a second time raises `AlreadyConsumed`, and no view hides an error. Leaving `with` closes the socket at once.
-`.response` is the whole reply; for one that failed it raises the same error, whose `.partial` is what had come.
+is read a second time raises `AlreadyConsumed`, and no view hides an error. Leaving `with` closes the socket at once; a
+stream that is dropped without it is closed as well, with a `ResourceWarning`. `.response` is the whole reply; for one
+that failed it raises the same error, whose `.partial` is what had come.
+
+`.cursor()`, before the first read, gives one more reader of the same reply. Readers are independent: whoever wants more
+than has come reads on for all. What a slow one has not read yet is kept, up to its `buffer` of events; beyond that it
+gets what it had and then `CursorLagged`, and the others go on. (Waiting for it instead would hang a program that reads
+one after the other.)
 """
 
 from __future__ import annotations
 
-import time
+import inspect
 import warnings
-from collections import deque
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from penstock.canon.errors import AlreadyConsumed, PenstockError
-from penstock.canon.events import BlockEnd, BlockStart, Delta, Event, Finish, KeepAlive, ToolCall, UsageUpdate
-from penstock.canon.response import Fold, Response, Timing
-from penstock.client.left_out import warned, warnings_of
-from penstock.telemetry.recorder import recorded
+from penstock.canon.events import Event, ToolCall
+from penstock.client.chunks import Chunk, ChunkMetadata, Flat
+from penstock.client.hooks import StreamEnd, check_plain
+from penstock.client.process import Callbacks, end_told
+from penstock.client.session import Observers, Session
+from penstock.client.views import AsyncView, Pick, Reader, T, pieces, sync_view, tool_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Self
 
-    from penstock.canon.price import Price
-    from penstock.canon.target import Target
+    from penstock.canon.response import Ending, Response, Timing
+    from penstock.canon.usage import Usage
     from penstock.client.loop import LoopThread
     from penstock.streams.handler import Call, Handler
-    from penstock.streams.stream import EventStream
-    from penstock.telemetry.record import CallRecord
+
+__all__ = ["AsyncCursor", "AsyncStream", "Chunk", "ChunkMetadata", "Cursor", "Stream"]
+
+#: Events that a reader may be behind another one; a delta is about 100 bytes.
+BUFFER = 4096
 
 
-class ChunkMetadata(Struct, frozen=True):
-    """`timestamp` is Unix time in seconds, `chunk_size` the content's length in bytes."""
+class _Readable:
+    """What is the same for all that can be read."""
 
-    index: int
-    timestamp: float
-    chunk_size: int
-    provider: str
+    _session: Session
+    _reader: Reader
+    #: whether `.chunks()` has metadata when it is not told
+    _metadata = False
+
+    def _flat(self, metadata: bool | None) -> Pick[Chunk]:
+        call = self._session.call
+        provider = call.target.upstream if call.target is not None else None
+        return Flat(provider, metadata=self._metadata if metadata is None else metadata).chunk
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the provider has reported so far; None while nobody said."""
+        return self._session.usage
+
+    @property
+    def finish(self) -> Ending | None:
+        """Why the model stopped; None until it has said so."""
+        return self._session.ending
+
+    @property
+    def timing(self) -> Timing | None:
+        """The times measured so far, by the network's reads; None before the request is sent."""
+        return self._session.timing
 
 
-class Chunk(Struct, frozen=True):
-    """The flat form. The last one has the finish reason, the usage and the tool calls."""
+class _AsyncReadable(_Readable):
+    def __aiter__(self) -> Self:
+        self._reader.take()
+        return self
 
-    content: str
-    finish_reason: str | None
-    usage: dict[str, int | None] | None
-    tool_calls: tuple[ToolCall, ...]
-    delta: dict[str, str]
-    chunk_metadata: ChunkMetadata | None = None
+    async def __anext__(self) -> Event:
+        ready = self._reader.ready
+        while not ready:
+            if not await self._session.pull(self._reader):
+                raise StopAsyncIteration
+        return ready.popleft()
+
+    def _view(self, pick: Pick[T]) -> AsyncIterator[T]:
+        self._reader.take()
+        return AsyncView(self, self._session, self._reader, pick)
+
+    @property
+    def text(self) -> AsyncIterator[str]:
+        """The pieces of text, as they come."""
+        return self._view(pieces("text"))
+
+    @property
+    def reasoning(self) -> AsyncIterator[str]:
+        return self._view(pieces("reasoning"))
+
+    @property
+    def tool_calls(self) -> AsyncIterator[ToolCall]:
+        """Each call when its arguments are whole."""
+        return self._view(tool_call)
+
+    def chunks(self, *, metadata: bool | None = None) -> AsyncIterator[Chunk]:
+        """The flat form."""
+        return self._view(self._flat(metadata))
 
 
-class AsyncStream:
+class AsyncCursor(_AsyncReadable):
+    """One more reader of a stream, which it keeps alive; dropped, nothing is kept for it any more."""
+
+    def __init__(self, stream: AsyncStream, buffer: int) -> None:
+        self._stream = stream
+        self._session = stream._session
+        self._metadata = stream._metadata
+        self._reader = _new_reader(self._session, buffer)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_reader"):
+            self._session.drop(self._reader)
+
+
+class AsyncStream(_AsyncReadable):
     """One reply. `async with` sends the request and checks its status; so does the first iteration without it."""
 
     def __init__(
@@ -63,249 +127,147 @@ class AsyncStream:
         call: Call,
         *,
         closed: Callable[[], Awaitable[None]] | None = None,
-        price: Callable[[Target, str], Price | None] | None = None,
+        observers: Observers | None = None,
+        metadata: bool = False,
     ) -> None:
-        self._call = call
-        self._handler = recorded(self._note, price=price)(handler)
-        self._closed = closed
-        self._opened = AsyncExitStack()
-        self._stream: EventStream | None = None
-        self._ready: deque[Event] = deque()
-        self._folding = Fold()
-        self._record: CallRecord | None = None
-        self._error: BaseException | None = None
-        self._is_over = False
-        self._is_taken = False
-        self._is_cancelled = False
-
-    # --- its life ---------------------------------------------------------------------------------------------------
+        self._metadata = metadata
+        self._session = Session(handler, call, closed=closed, observers=observers)
+        self._reader = Reader(BUFFER)
+        self._session.add(self._reader)
 
     async def __aenter__(self) -> Self:
-        await self._begin()
+        await self._session.begin()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    async def _begin(self) -> None:
-        if self._stream is not None or self._is_over:
-            return
-        try:
-            self._stream = await self._opened.enter_async_context(self._handler(self._call))
-        except BaseException as error:
-            self._error = error
-            await self._finish()
-            raise
-        if self._is_cancelled:
-            self._stream.cancel()
+        await self._session.finish()
 
     async def aclose(self) -> None:
         """Close the upstream's connection, unless the reply was read to its end. Any number of times."""
-        if not self._is_over:
-            await self._finish()
+        await self._session.finish()
 
     def cancel(self) -> None:
-        """Stop now; whoever iterates ends quietly with what there is. In the loop's own thread, any number of times."""
-        self._is_cancelled = True
-        if self._stream is not None:
-            self._stream.cancel()
+        """Stop now; whoever iterates ends quietly with what there is. From any task or thread, any number of times."""
+        self._session.cancel()
 
-    async def _finish(self) -> None:
-        self._is_over = True
-        await self._opened.aclose()
-        self._stream = None
-        if isinstance(self._error, PenstockError):
-            self._error.partial = self._response()
-        if self._closed is not None:
-            closed, self._closed = self._closed, None
-            await closed()
+    def cursor(self, *, buffer: int = BUFFER) -> AsyncCursor:
+        """One more reader of this reply, from its beginning, at most `buffer` events behind the others.
 
-    def _note(self, record: CallRecord) -> None:
-        self._record = record
+        Raises `AlreadyConsumed` once somebody has begun to read.
+        """
+        return AsyncCursor(self, buffer)
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        if getattr(self, "_stream", None) is not None:
-            _warn(f"{self!r} was left open; use `async with`.", ResourceWarning, source=self)
-            self._stream.cancel()  # type: ignore[union-attr]
+    def on_end(self, ended: Callable[[StreamEnd], None]) -> None:
+        """Call a plain function once, when the stream is over, however it ended; on the loop that the stream is on.
 
-    def __repr__(self) -> str:
-        state = "over" if self._is_over else "open" if self._stream is not None else "not begun"
-        return f"<{type(self).__name__} {self._call.target} {state}>"
+        At once if it is over already; never for a stream that was not begun. What it raises is logged.
+        """
+        check_plain("on_end", ended)
+        self._session.call_at_end(ended)
 
-    # --- reading it -------------------------------------------------------------------------------------------------
+    async def process(
+        self,
+        *,
+        on_text: Callable[[str], Any] | None = None,
+        on_reasoning: Callable[[str], Any] | None = None,
+        on_tool_call: Callable[[ToolCall], Any] | None = None,
+        on_end: Callable[[StreamEnd], Any] | None = None,
+    ) -> Response:
+        """Read all of it, with callbacks, and return the response. Coroutine functions are awaited, one after another.
 
-    def __aiter__(self) -> Self:
-        self._take()
-        return self
-
-    def _take(self) -> None:
-        if self._is_taken:
-            raise AlreadyConsumed("This stream was read already.", fix="Keep what you need of it, or use `.response`.")
-        self._is_taken = True
-
-    async def __anext__(self) -> Event:
-        while not self._ready:
-            if not await self._read():
-                raise StopAsyncIteration
-        return self._ready.popleft()
-
-    async def _read(self) -> bool:
-        """Take one batch; False at the end."""
-        if self._is_over:
-            if self._error is not None:
-                raise self._error
-            return False
-        await self._begin()
-        assert self._stream is not None
+        A callback that raises ends the stream, and this raises it. `on_end` is called exactly once, whatever happened;
+        what it raises itself is raised if nothing else went wrong, and noted on the error if something did.
+        """
+        callbacks = Callbacks(on_text=on_text, on_reasoning=on_reasoning, on_tool_call=on_tool_call)
+        raised: BaseException | None = None
         try:
-            batch = await self._stream.__anext__()
-        except StopAsyncIteration:
-            await self._finish()
-            return False
+            async for event in self:
+                for called in callbacks.call(event):
+                    if inspect.isawaitable(called):
+                        await called
         except BaseException as error:
-            self._error = error
-            await self._finish()
+            raised = error
             raise
-        self._folding.feed(batch.events)
-        events = warned(self._call, batch.events) if self._call.dropped else batch.events
-        self._ready.extend(event for event in events if type(event) is not KeepAlive)
-        return True
-
-    @property
-    def text(self) -> AsyncIterator[str]:
-        """The pieces of text, as they come."""
-        self._take()
-        return self._pieces("text")
-
-    @property
-    def reasoning(self) -> AsyncIterator[str]:
-        self._take()
-        return self._pieces("reasoning")
-
-    @property
-    def tool_calls(self) -> AsyncIterator[ToolCall]:
-        """Each call when its arguments are whole."""
-        self._take()
-        return self._calls()
-
-    def chunks(self, *, metadata: bool = False) -> AsyncIterator[Chunk]:
-        self._take()
-        return self._chunks(metadata)
-
-    async def _pieces(self, kind: str) -> AsyncIterator[str]:
-        wanted: set[int] = set()
-        while self._ready or await self._read():
-            while self._ready:
-                event = self._ready.popleft()
-                if type(event) is Delta:
-                    if event.i in wanted:
-                        yield event.text
-                elif type(event) is BlockStart and event.kind == kind:
-                    wanted.add(event.i)
-
-    async def _calls(self) -> AsyncIterator[ToolCall]:
-        while self._ready or await self._read():
-            while self._ready:
-                event = self._ready.popleft()
-                if type(event) is BlockEnd and isinstance(event.part, ToolCall) and not event.part.server:
-                    yield event.part
-
-    async def _chunks(self, metadata: bool) -> AsyncIterator[Chunk]:
-        flat = _Flat(self._provider, metadata)
-        while self._ready or await self._read():
-            while self._ready:
-                chunk = flat.chunk(self._ready.popleft())
-                if chunk is not None:
-                    yield chunk
-
-    @property
-    def _provider(self) -> str:
-        return self._call.target.upstream if self._call.target is not None else "unknown"
+        finally:
+            await self._session.finish()
+            if on_end is not None:
+                with end_told(raised):
+                    told = on_end(callbacks.end(self._session, raised))
+                    if inspect.isawaitable(told):
+                        await told
+        return self.response
 
     @property
     def response(self) -> Response:
         """The whole reply, once the stream is over."""
-        if self._error is not None:
-            raise self._error
-        if not self._is_over:
+        session = self._session
+        if session.error is not None:
+            raise session.error
+        if not session.is_over:
             raise PenstockError("The stream is not over.", fix="Iterate to its end first, or use `agenerate`.")
-        return self._response()
+        return session.response()
 
-    def _response(self) -> Response:
-        record = self._record
-        timing = None
-        if record is not None:
-            timing = Timing(
-                record.ttfb_ms,
-                record.ttft_ms,
-                record.duration_ms,
-                record.itl_p50_ms,
-                record.itl_p95_ms,
-                record.itl_max_ms,
-            )
-        response = self._folding.response(
-            outcome=record.outcome if record is not None else None,
-            timing=timing,
-            attempts=len(self._call.attempts),
-            request_id=self._call.request_id,
-            warnings=warnings_of(self._call),
-        )
-        if record is not None and record.cost is not None and response.usage is not None:
-            return replace(response, usage=replace(response.usage, cost=record.cost))
-        return response
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        _abandon(self, _warn, "async with")
+
+    def __repr__(self) -> str:
+        return _repr(self, self._session)
 
 
-class _Flat:
-    """Events → the flat form, one chunk per piece of text and one at the end."""
+class _SyncReadable(_Readable):
+    _loop: LoopThread
 
-    def __init__(self, provider: str, metadata: bool) -> None:
-        self._provider = provider
-        self._metadata = metadata
-        self._index = 0
-        self._kinds: dict[int, str] = {}
-        self._calls: list[ToolCall] = []
-        self._usage: dict[str, int | None] | None = None
+    def _pull(self) -> bool:
+        return self._loop.run(self._session.pull(self._reader))
 
-    def chunk(self, event: Event) -> Chunk | None:
-        match event:
-            case Delta() if self._kinds.get(event.i) == "text":
-                return self._made(event.text, None)
-            case BlockStart():
-                self._kinds[event.i] = event.kind
-            case BlockEnd(part=ToolCall() as call) if not call.server:
-                self._calls.append(call)
-            case UsageUpdate(usage=usage) | Finish(usage=usage) if usage is not None:
-                self._usage = {
-                    "prompt_tokens": usage.input,
-                    "completion_tokens": usage.output,
-                    "total_tokens": usage.total,
-                }
-        return self._made("", event.reason) if isinstance(event, Finish) else None
+    def _view(self, pick: Pick[T]) -> Iterator[T]:
+        self._reader.take()
+        return sync_view(self, self._pull, self._reader, pick)
 
-    def _made(self, content: str, finish: str | None) -> Chunk:
-        about = None
-        if self._metadata:
-            about = ChunkMetadata(self._index, time.time(), len(content.encode()), self._provider)
-        self._index += 1
-        last = finish is not None
-        return Chunk(
-            content=content,
-            finish_reason=finish,
-            usage=self._usage if last else None,
-            tool_calls=tuple(self._calls) if last else (),
-            delta={"content": content, "role": "assistant"},
-            chunk_metadata=about,
-        )
+    def __iter__(self) -> Iterator[Event]:
+        return self._view(_same)
+
+    @property
+    def text(self) -> Iterator[str]:
+        """The pieces of text, as they come."""
+        return self._view(pieces("text"))
+
+    @property
+    def reasoning(self) -> Iterator[str]:
+        return self._view(pieces("reasoning"))
+
+    @property
+    def tool_calls(self) -> Iterator[ToolCall]:
+        """Each call when its arguments are whole."""
+        return self._view(tool_call)
+
+    def chunks(self, *, metadata: bool | None = None) -> Iterator[Chunk]:
+        """The flat form."""
+        return self._view(self._flat(metadata))
 
 
-class Stream:
+class Cursor(_SyncReadable):
+    """One more reader of a stream, which may be read in another thread; dropped, nothing is kept for it any more."""
+
+    def __init__(self, stream: Stream, buffer: int) -> None:
+        self._stream = stream
+        self._loop = stream._loop
+        self._session = stream._session
+        self._metadata = stream._metadata
+        self._reader = _new_reader(self._session, buffer)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_reader"):
+            self._session.drop(self._reader)
+
+
+class Stream(_SyncReadable):
     """The same for programs without a loop. The request is sent, and its status checked, when it is made."""
 
     def __init__(self, inner: Callable[[], AsyncStream], loop: LoopThread, *, begin: bool = True) -> None:
         self._loop = loop
-        self._inner = loop.run(_made(inner))
-        if begin:
-            loop.run(self._inner._begin())
+        made = loop.run(_made(inner, begin))
+        self._session, self._reader, self._metadata = made
 
     def __enter__(self) -> Self:
         return self
@@ -314,62 +276,114 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        self._loop.run(self._inner.aclose())
+        """Close the upstream's connection, unless the reply was read to its end. Any number of times."""
+        if not self._session.is_over:
+            self._loop.run(self._session.finish())
 
     def cancel(self) -> None:
         """Stop now; whoever iterates ends quietly with what there is. From any thread, any number of times."""
-        self._loop.call(self._inner.cancel)
+        self._session.cancel()
 
-    def __iter__(self) -> Iterator[Event]:
-        self._inner._take()
-        return self._events()
+    def cursor(self, *, buffer: int = BUFFER) -> Cursor:
+        """One more reader of this reply, from its beginning, at most `buffer` events behind the others.
 
-    def _events(self) -> Iterator[Event]:
-        ready = self._inner._ready
-        while True:
-            while ready:  # a whole batch per visit to the loop
-                yield ready.popleft()
-            if not self._loop.run(self._inner._read()):
-                return
+        Raises `AlreadyConsumed` once somebody has begun to read.
+        """
+        return Cursor(self, buffer)
 
-    @property
-    def text(self) -> Iterator[str]:
-        """The pieces of text, as they come."""
-        return self._each(self._inner.text)
+    def on_end(self, ended: Callable[[StreamEnd], None]) -> None:
+        """Call a plain function once, when the stream is over, however it ended; on the private loop's thread.
 
-    @property
-    def reasoning(self) -> Iterator[str]:
-        return self._each(self._inner.reasoning)
+        At once if it is over already; never for a stream that was not begun. What it raises is logged.
+        """
+        check_plain("on_end", ended)
+        self._loop.run(_called(self._session, ended))
 
-    @property
-    def tool_calls(self) -> Iterator[ToolCall]:
-        """Each call when its arguments are whole."""
-        return self._each(self._inner.tool_calls)
+    def process(
+        self,
+        *,
+        on_text: Callable[[str], Any] | None = None,
+        on_reasoning: Callable[[str], Any] | None = None,
+        on_tool_call: Callable[[ToolCall], Any] | None = None,
+        on_end: Callable[[StreamEnd], Any] | None = None,
+    ) -> Response:
+        """Read all of it, with callbacks, in this thread, and return the response.
 
-    def chunks(self, *, metadata: bool = False) -> Iterator[Chunk]:
-        return self._each(self._inner.chunks(metadata=metadata))
-
-    def _each(self, view: AsyncIterator[Any]) -> Iterator[Any]:
-        while True:
-            try:
-                yield self._loop.run(_next(view))
-            except StopAsyncIteration:
-                return
+        A callback that raises ends the stream, and this raises it. `on_end` is called exactly once, whatever happened;
+        what it raises itself is raised if nothing else went wrong, and noted on the error if something did.
+        """
+        for name, given in (("on_text", on_text), ("on_reasoning", on_reasoning), ("on_tool_call", on_tool_call)):
+            check_plain(name, given)
+        check_plain("on_end", on_end)
+        callbacks = Callbacks(on_text=on_text, on_reasoning=on_reasoning, on_tool_call=on_tool_call)
+        raised: BaseException | None = None
+        try:
+            for event in self:
+                callbacks.call(event)
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            self.close()
+            if on_end is not None:
+                with end_told(raised):
+                    on_end(callbacks.end(self._session, raised))
+        return self.response
 
     @property
     def response(self) -> Response:
         """The whole reply; reads what nobody has read yet."""
-        while self._loop.run(self._inner._read()):
-            self._inner._ready.clear()
-        return self._inner.response
+        session, ready = self._session, self._reader.ready
+        while not session.is_over and self._pull():
+            ready.clear()
+        if session.error is not None:
+            raise session.error
+        return session.response()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        _abandon(self, _warn, "with")
 
     def __repr__(self) -> str:
-        return repr(self._inner).replace("AsyncStream", "Stream")
+        return _repr(self, self._session)
 
 
-async def _made(make: Callable[[], AsyncStream]) -> AsyncStream:
-    return make()
+def _same(event: Event) -> Event:
+    return event
 
 
-async def _next(view: AsyncIterator[Any]) -> Any:
-    return await view.__anext__()
+async def _made(make: Callable[[], AsyncStream], begin: bool) -> tuple[Session, Reader, bool]:
+    made = make()
+    # Who holds what it is made of is its owner: the maker's own `__del__` finds nothing to close.
+    session, reader = made._session, made._reader
+    del made._session
+    if begin:
+        await session.begin()
+    return session, reader, made._metadata
+
+
+async def _called(session: Session, ended: Callable[[StreamEnd], None]) -> None:
+    session.call_at_end(ended)
+
+
+def _new_reader(session: Session, buffer: int) -> Reader:
+    if session.was_read:
+        raise AlreadyConsumed("This stream is being read already.", fix="Make cursors before you begin to read.")
+    if buffer < 1:
+        raise PenstockError(f"A buffer of {buffer} events holds nothing.", fix="Use a size of at least 1.")
+    reader = Reader(buffer)
+    session.add(reader)
+    return reader
+
+
+def _abandon(stream: AsyncStream | Stream, warn: Callable[..., None], block: str) -> None:
+    session: Session | None = getattr(stream, "_session", None)
+    if session is not None and session.is_open:
+        try:
+            warn(f"{stream!r} was left open; use `{block}`.", ResourceWarning, source=stream)
+        finally:
+            session.abandon()
+
+
+def _repr(stream: AsyncStream | Stream, session: Session) -> str:
+    state = "over" if session.is_over else "open" if session.is_open else "not begun"
+    return f"<{type(stream).__name__} {session.call.target} {state}>"

@@ -16,6 +16,9 @@ EXACT = 1024
 #: Slots per power of two; `frexp` gives a mantissa in [0.5, 1), so half of them are used.
 _SLOTS = 64
 
+#: A gap of so long is a stall.
+STALL_S = 1.0
+
 #: Added before the logarithm, so that it exists: far below what a network's gaps are measured in.
 _FLOOR_S = 1e-6
 
@@ -23,12 +26,14 @@ _FLOOR_S = 1e-6
 class Gaps:
     """Add seconds; ask once, at the end."""
 
-    __slots__ = ("_buckets", "_exact", "_longest")
+    __slots__ = ("_buckets", "_exact", "_longest", "_stalled_s", "_stalls")
 
     def __init__(self) -> None:
         self._exact = array("d")
         self._buckets: dict[int, int] = {}
-        self._longest = 0.0  # of those in the buckets
+        self._longest = 0.0  # of those in the buckets, as the next two
+        self._stalls = 0
+        self._stalled_s = 0.0
 
     def add(self, gap_s: float) -> None:
         exact = self._exact
@@ -42,6 +47,16 @@ class Gaps:
             buckets[slot] = 1
         if gap_s > self._longest:
             self._longest = gap_s
+        if gap_s >= STALL_S:
+            self._stalls += 1
+            self._stalled_s += gap_s
+
+    def stalls(self) -> tuple[int | None, float | None]:
+        """How many gaps were of `STALL_S` or more, and their sum in milliseconds; None before there was any gap."""
+        if not self._exact:
+            return None, None
+        stalls = [gap_s for gap_s in self._exact if gap_s >= STALL_S]
+        return self._stalls + len(stalls), (self._stalled_s + sum(stalls)) * 1e3
 
     def summary_ms(self) -> tuple[float | None, float | None, float | None]:
         """(p50, p95, max) in milliseconds, by nearest rank: with a few gaps each is a gap that was seen."""

@@ -39,17 +39,19 @@ def recorded(
     context_window: Callable[[Target], int | None] | None = None,
     price: Callable[[Target, str], Price | None] | None = None,
     in_flight: InFlight | None = None,
+    begun: Callable[[Tally], None] | None = None,
 ) -> Layer:
     """Publish one record per call. `publish` must neither wait nor raise (`Bus.publish`); what it raises is logged.
 
     `context_window` gives the size of a target's context in tokens, from memory, or None; `price` what the tokens of a
-    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function.
+    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function. `begun` is given
+    each call's tally when the call begins, for whoever wants to know how it goes.
     """
     counted = InFlight() if in_flight is None else in_flight
 
     def layer(inner: Handler) -> Handler:
         def handle(call: Call) -> _Recording:
-            return _Recording(call, inner, counted, publish, context_window, price)
+            return _Recording(call, inner, counted, publish, context_window, price, begun)
 
         return handle
 
@@ -59,7 +61,9 @@ def recorded(
 class _Recording:
     """One call, from before it is handed on to after its stream is closed."""
 
-    __slots__ = ("_call", "_context_window", "_in_flight", "_inner", "_opened", "_price", "_publish", "_tally")
+    __slots__ = (
+        "_begun", "_call", "_context_window", "_in_flight", "_inner", "_opened", "_price", "_publish", "_tally",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class _Recording:
         publish: Callable[[CallRecord], None],
         context_window: Callable[[Target], int | None] | None,
         price: Callable[[Target, str], Price | None] | None,
+        begun: Callable[[Tally], None] | None,
     ) -> None:
         self._call = call
         self._inner = inner
@@ -76,10 +81,13 @@ class _Recording:
         self._publish = publish
         self._context_window = context_window
         self._price = price
+        self._begun = begun
 
     async def __aenter__(self) -> EventStream:
         self._in_flight.count += 1
         tally = self._tally = Tally(self._call, concurrent=self._in_flight.count)
+        if self._begun is not None:
+            self._begun(tally)
         try:
             self._opened = self._inner(self._call)
             stream = await self._opened.__aenter__()

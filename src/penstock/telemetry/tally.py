@@ -31,6 +31,7 @@ from penstock.canon.events import (
     is_content,
 )
 from penstock.canon.price import cost
+from penstock.canon.response import Timing
 from penstock.canon.usage import Usage
 from penstock.telemetry.gaps import Gaps
 from penstock.telemetry.record import AttemptRecord, CallRecord
@@ -179,15 +180,33 @@ class Tally:
                 return cost(usage, found)
         return None
 
+    def timing(self) -> Timing:
+        """At any moment; `duration_ms` is None until it has ended."""
+        p50, p95, longest = self._gaps.summary_ms()
+        stalls, stalled_ms = self._gaps.stalls()
+        prompt_tps, generation_tps, timings_source = self._rates(self._reported())
+        return Timing(
+            ttfb_ms=self._since_began_ms(self._first_at),
+            ttft_ms=self._since_began_ms(self._first_content_at),
+            duration_ms=None if self._outcome is None else self._since_began_ms(self._ended_at),
+            itl_p50_ms=p50,
+            itl_p95_ms=p95,
+            itl_max_ms=longest,
+            stalls=stalls,
+            stalled_ms=stalled_ms,
+            prompt_tps=prompt_tps,
+            generation_tps=generation_tps,
+            timings_source=timings_source,
+        )
+
     def record(self, context_total: int | None = None, computed_cost: float | None = None) -> CallRecord:
         self.ended()  # does nothing but when a layer below swallowed what ended the call
         call, finish, target = self._call, self._finish, self.target
         assert self._outcome is not None
         usage = self._reported()
+        timing = self.timing()
         used = None if usage.input is None or usage.output is None else usage.input + usage.output
         context_total = _count(context_total) or None
-        prompt_tps, generation_tps, timings_source = self._rates(usage)
-        p50, p95, longest = self._gaps.summary_ms()
         start, metadata = self._start or Start(), finish.metadata if finish else {}
         return CallRecord(
             request_id=_name(call.request_id) or "",
@@ -212,15 +231,15 @@ class Tally:
             cached_tokens=usage.input_cached,
             reasoning_tokens=usage.output_reasoning,
             usage_source="reported" if usage != _NOTHING_REPORTED else None,
-            ttfb_ms=self._since_began_ms(self._first_at),
-            ttft_ms=self._since_began_ms(self._first_content_at),
-            duration_ms=self._since_began_ms(self._ended_at),
-            itl_p50_ms=p50,
-            itl_p95_ms=p95,
-            itl_max_ms=longest,
-            prompt_tps=prompt_tps,
-            generation_tps=generation_tps,
-            timings_source=timings_source,
+            ttfb_ms=timing.ttfb_ms,
+            ttft_ms=timing.ttft_ms,
+            duration_ms=timing.duration_ms,
+            itl_p50_ms=timing.itl_p50_ms,
+            itl_p95_ms=timing.itl_p95_ms,
+            itl_max_ms=timing.itl_max_ms,
+            prompt_tps=timing.prompt_tps,
+            generation_tps=timing.generation_tps,
+            timings_source=timing.timings_source,
             context_used=used,
             context_total=context_total,
             context_percent=100.0 * used / context_total if used is not None and context_total else None,
