@@ -44,8 +44,19 @@ def test_a_right_file_is_right(tmp_path: Path) -> None:
         ({"upstream": {}}, "there is no key `upstream`. Did you mean `upstreams`?"),
         ({"upstreams": {"a": {"provider": "groq"}}}, "Put it in the variable GROQ_API_KEY."),
         ({}, "there is no upstream"),
+        (
+            {
+                "upstreams": {"a": {"url": "http://127.0.0.1:9/v1"}},
+                "server": {"keys": [{"name": "k", "env": "NO_KEY"}]},
+            },
+            "The gateway key `k` is not set. Put it in the variable NO_KEY.",
+        ),
+        (
+            {"upstreams": {"a": {"url": "http://127.0.0.1:9/v1"}}, "server": {"keys_file": "none.json"}},
+            "There is no keys file none.json.",
+        ),
     ],
-    ids=["unknown key", "no API key", "nobody"],
+    ids=["unknown key", "no API key", "nobody", "no key of the gateway's", "no file of keys"],
 )
 def test_a_wrong_file_is_one_sentence_and_1(tmp_path: Path, given: object, said: str) -> None:
     ended = run("config", "check", "--config", written(tmp_path, given), cwd=tmp_path)

@@ -184,9 +184,25 @@ def test_c11_who_has_waited_is_told_how_long(wire: Wire, upstream: Upstream, nar
     held.end()
     assert waiting.said().text == "Two"
     assert int(waiting.headers["x-penstock-queued-ms"]) >= 1
+    assert narrow.record(waiting.request_id)["queued_ms"] >= 1
     beside.said()
     answering(upstream, CHAT)
-    assert "x-penstock-queued-ms" not in narrow.ask(Pair(wire, CHAT)).headers
+    at_once = narrow.ask(Pair(wire, CHAT))
+    assert "x-penstock-queued-ms" not in at_once.headers
+    assert narrow.record(at_once.request_id)["queued_ms"] is None
+
+
+def test_c11_metrics_tell_who_holds_a_place_and_who_waits(upstream: Upstream, narrow: Gateway) -> None:
+    held = Held(narrow, upstream, Pair(CHAT, CHAT))
+    waiting = narrow.ask(Pair(CHAT, CHAT))
+    while b"queued, 1 of 1" not in waiting.frame():
+        pass
+    page = narrow.send("GET", "/metrics").body().decode()
+    for word in ("places", "busy", "waiting"):
+        assert f'penstock_limit_{word}{{limit="whole",name=""}} 1.0' in page
+    answering(upstream, CHAT)
+    held.end()
+    waiting.said()
 
 
 @each_client

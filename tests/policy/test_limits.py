@@ -75,7 +75,7 @@ class Bench:
 
     @property
     def state(self) -> list[tuple[int, int]]:
-        return [(gate.busy, gate.waiting) for gate in self.limits.gates]
+        return [(gate.busy, gate.waiting) for _, _, gate in self.limits.gates]
 
 
 async def settle() -> None:

@@ -119,13 +119,18 @@ app.command("schema", help=schema.__doc__)(schema)
 
 def _problems(settings: Config, where: str) -> list[str]:
     """What a file that reads well still lacks: all of it, not the first."""
-    from penstock.config.load import destinations, upstream_target
+    from penstock.config.keys import read_keys
+    from penstock.config.load import destinations, gateway_keys, upstream_target
 
     if not settings.upstreams:
         return [f"In {where}, there is no upstream: nobody could be asked. Name one under `upstreams`."]
     each = [_error_of(partial(upstream_target, settings, name)) for name in settings.upstreams]
     found = [said for said in each if said is not None]
     if not found and (said := _error_of(partial(destinations, settings))):
+        found.append(said)
+    if said := _error_of(partial(gateway_keys, settings)):
+        found.append(said)
+    if settings.server.keys_file is not None and (said := _error_of(partial(read_keys, settings.server.keys_file))):
         found.append(said)
     return found
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.serving.asgi import respond
-from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, PrometheusExporter
+from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, Places, PrometheusExporter
 
 if TYPE_CHECKING:
     from penstock.policy.breaker import Breakers
     from penstock.policy.capabilities import Capabilities
+    from penstock.policy.limits import Limits
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.serving.running import Running
     from penstock.telemetry.bus import Bus
@@ -52,9 +53,18 @@ def ready_route(running: Running, breakers: Breakers) -> Route:
 _WORDS = {"closed": "up", "open": "down", "half_open": "trying"}
 
 
-def metrics_route(exporter: PrometheusExporter, in_flight: InFlight, bus: Bus) -> Route:
+def places(limits: Limits) -> list[Places]:
+    """For metrics: what is limited, and how full it is."""
+    return [
+        Places(of, name, gate.places, gate.busy, gate.waiting)
+        for of, name, gate in limits.gates
+        if gate.places is not None
+    ]
+
+
+def metrics_route(exporter: PrometheusExporter, in_flight: InFlight, bus: Bus, limits: Limits) -> Route:
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
-        exporter.see(in_flight.count, bus.states())
+        exporter.see(in_flight.count, bus.states(), places(limits))
         page = await asyncio.to_thread(exporter.page)
         await respond(send, 200, page, content_type=CONTENT_TYPE)
 

@@ -338,6 +338,7 @@ class _Seen:
             bytes_out=call.sent.bytes_out,
             key_name=call.key.name if call.key is not None else None,
             concurrent=self._concurrent,
+            queued_ms=call.queued_s * 1e3 or None,
         )
 
 

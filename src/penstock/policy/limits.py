@@ -278,10 +278,12 @@ class Limits:
             gate.let_in()
 
     @property
-    def gates(self) -> list[Gate]:
-        """Every limit on concurrency that has been met, for whoever shows the state."""
-        accounts = [self._whole, *self._keys.values()]
-        return [gate for gate in (*(it.gate for it in accounts), *self._upstreams.values()) if gate.places is not None]
+    def gates(self) -> list[tuple[str, str, Gate]]:
+        """Every limit on concurrency that has been met, for whoever shows the state: of what, of which, and it."""
+        found = [("whole", "", self._whole.gate)]
+        found += [("key", name, account.gate) for name, account in self._keys.items()]
+        found += [("upstream", name, gate) for name, gate in self._upstreams.items()]
+        return [each for each in found if each[2].places is not None]
 
     def admitted(self, inner: Handler) -> Handler:
         """The layer that lets a call in: its caller's quota first, then the quota of all together."""

@@ -59,7 +59,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     - `chunks`: deltas with content; `bytes_out`, `heartbeats`: written to the client; `bytes_after_disconnect`: what
       the upstream still sent after the client had gone.
     - `key_name`: which of the gateway's keys; `cost`: US dollars, as the provider reported it, else by the prices
-      of the catalogue; `concurrent`: calls in flight when this one began, itself included.
+      of the catalogue; `concurrent`: calls in flight when this one began, itself included; `queued_ms`: how long it
+      waited in line for a place, None when it did not.
     """
 
     request_id: str
@@ -103,6 +104,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     key_name: str | None = None
     cost: float | None = None
     concurrent: int = 1
+    queued_ms: float | None = None
 
 
 # --- one line -------------------------------------------------------------------------------------------------------

@@ -252,6 +252,7 @@ class Tally:
                 self._usage.cost if self._usage is not None and self._usage.cost is not None else computed_cost
             ),
             concurrent=self._concurrent,
+            queued_ms=call.queued_s * 1e3 or None,
         )
 
     def _since_began_ms(self, at: float | None) -> float | None:

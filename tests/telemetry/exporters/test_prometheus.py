@@ -17,6 +17,7 @@ from penstock.telemetry.exporters.prometheus import (
     MAX_MODELS,
     MAX_SERIES,
     WRITE_EVERY_S,
+    Places,
     PrometheusExporter,
     joined,
     retire,
@@ -121,6 +122,30 @@ def test_how_exporters_do_and_that_their_counts_go_on():
     assert found["penstock_exporter_records_total{exporter=sqlite,result=dropped}"] == 1
     assert found["penstock_exporter_records_total{exporter=sqlite,result=failed}"] == 2
     assert found["penstock_exporter_lag_records{exporter=sqlite}"] == 0
+
+
+def test_what_is_limited_is_told_as_it_is_now():
+    exporter = PrometheusExporter()
+    exporter.see(1, [], [Places("whole", "", 8, 3, 0), Places("key", "team", 2, 2, 5)])
+    exporter.see(1, [], [Places("key", "team", 4, 1, 0)])
+    found = {name: value for name, value in values(exporter).items() if "limit" in name}
+    assert found == {
+        "penstock_limit_places{limit=key,name=team}": 4,
+        "penstock_limit_busy{limit=key,name=team}": 1,
+        "penstock_limit_waiting{limit=key,name=team}": 0,
+    }
+
+
+def test_the_places_of_several_processes_are_theirs_together(tmp_path: Path):
+    for number in (1, 2):
+        exporter = PrometheusExporter(tmp_path)
+        exporter._file = tmp_path / f"live-{number}"
+        exporter.see(1, [], [Places("upstream", "gpu", 4, number, 0)])
+    found = read(exporter.page())
+    assert found["penstock_limit_places{limit=upstream,name=gpu}"] == 8
+    assert found["penstock_limit_busy{limit=upstream,name=gpu}"] == 3
+    retire(tmp_path, 2)
+    assert {one.busy for one in joined(tmp_path).limits} == {1}
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

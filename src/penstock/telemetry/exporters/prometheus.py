@@ -124,6 +124,16 @@ class Exported(Struct):
     lag: int = 0
 
 
+class Places(Struct):
+    """A limit on concurrency, and what it holds now. `limit` is what it is one of: `whole`, `key`, `upstream`."""
+
+    limit: str
+    name: str
+    places: int
+    busy: int
+    waiting: int
+
+
 class Snapshot(Struct):
     """All numbers of one process, or of several. What is `now` of a process that has ended is 0."""
 
@@ -131,6 +141,7 @@ class Snapshot(Struct):
     in_flight: int = 0
     exporters: dict[str, Exported] = {}
     processes: int = 0
+    limits: list[Places] = []
 
 
 class PrometheusExporter:
@@ -145,6 +156,7 @@ class PrometheusExporter:
         self._series: dict[Key, Series] = {}
         self._models: set[str] = set()
         self._in_flight = 0
+        self._limits: list[Places] = []
         self._exporters: dict[str, Exported] = {}
         self._seen: dict[str, ExporterState] = {}
         self._written_at = -WRITE_EVERY_S
@@ -166,10 +178,11 @@ class PrometheusExporter:
     def close(self) -> None:
         self.write()
 
-    def see(self, in_flight: int, exporters: Iterable[ExporterState]) -> None:
+    def see(self, in_flight: int, exporters: Iterable[ExporterState], limits: Iterable[Places] = ()) -> None:
         """How things are now; the file is as new as the last call."""
         with self._lock:
             self._in_flight = in_flight
+            self._limits = list(limits)
             for state in exporters:
                 # A new configuration's exporters count from 0 again; ours go on.
                 seen = self._seen.get(state.name)
@@ -229,7 +242,7 @@ class PrometheusExporter:
         return generate_latest(registry)
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(list(self._series.values()), self._in_flight, self._exporters, processes=1)
+        return Snapshot(list(self._series.values()), self._in_flight, self._exporters, 1, self._limits)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -249,6 +262,7 @@ def retire(folder: Path, pid: int) -> None:
             return
         whole = _sum(_read(path) for path in (ended, live) if path.exists())
         whole.in_flight = whole.processes = 0
+        whole.limits = []
         for exporter in whole.exporters.values():
             exporter.lag = 0
         _replace(ended, whole)
@@ -258,7 +272,13 @@ def retire(folder: Path, pid: int) -> None:
 def _sum(snapshots: Iterable[Snapshot]) -> Snapshot:
     whole = Snapshot([], 0, {}, 0)
     series: dict[Key, Series] = {}
+    limits: dict[tuple[str, str], Places] = {}
     for snapshot in snapshots:
+        for place in snapshot.limits:
+            there = limits.setdefault((place.limit, place.name), Places(place.limit, place.name, 0, 0, 0))
+            there.places += place.places
+            there.busy += place.busy
+            there.waiting += place.waiting
         whole.in_flight += snapshot.in_flight
         whole.processes += snapshot.processes
         for name, state in snapshot.exporters.items():
@@ -272,6 +292,7 @@ def _sum(snapshots: Iterable[Snapshot]) -> Snapshot:
             else:
                 known.join(one)
     whole.series = list(series.values())
+    whole.limits = list(limits.values())
     return whole
 
 
@@ -316,9 +337,21 @@ class _Collector:
         )
         yield GaugeMetricFamily("penstock_processes", "Processes that answer", self._whole.processes)
         yield GaugeMetricFamily("penstock_requests_in_flight", "Calls being answered", self._whole.in_flight)
+        yield from self._places()
         yield from self._counters()
         yield from self._exporters()
         yield from self._histograms()
+
+    def _places(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
+        for word, text in (
+            ("places", "Calls that may be answered at the same time"),
+            ("busy", "Calls that hold a place"),
+            ("waiting", "Calls in line for a place"),
+        ):
+            values = {(it.limit, it.name): float(getattr(it, word)) for it in self._whole.limits}
+            yield _labelled(GaugeMetricFamily, f"penstock_limit_{word}", text, ["limit", "name"], values)
 
     def _counters(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily
