@@ -302,7 +302,7 @@ def answers_in(said: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
         head, end, said = said.partition(b"\r\n\r\n")
         assert end, f"half a head: {head!r}"
         first, *lines = head.split(b"\r\n")
-        status = re.fullmatch(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+", first)
+        status = re.fullmatch(rb"HTTP/1\.1 (\d{3}) [^\r\n]*", first)
         assert status is not None, f"no status line: {first!r}"
         headers = dict(line.split(b": ", 1) for line in lines)
         content = b""

@@ -218,7 +218,10 @@ class TimedOut(UpstreamError):
 
 
 class StatusError(UpstreamError):
-    """An answer that is not 2xx. `body` is what the upstream sent, with our key masked; at most 64 KiB of it."""
+    """An answer that is not 2xx; `status` is 502 where the upstream's is none of an error.
+
+    `body` is what the upstream sent, with our key masked; at most 64 KiB of it.
+    """
 
     kind = "status"
 
@@ -237,7 +240,8 @@ class StatusError(UpstreamError):
     ) -> None:
         super().__init__(message, target=target)
         self.retryable = self.retryable or status in RETRYABLE_STATUSES
-        self.status = status
+        # A redirect, a 304 or a 999 is nothing that a gateway could say of itself, nor a failure to every client.
+        self.status = status if 400 <= status <= 599 else 502
         self.type = type
         self.code = code
         self.param = param

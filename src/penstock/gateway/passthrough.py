@@ -23,6 +23,7 @@ from penstock.canon.errors import (
     Forbidden,
     InvalidRequest,
     PenstockError,
+    ProtocolError,
     RequestError,
     TimedOut,
     TooLarge,
@@ -234,6 +235,8 @@ class Passthrough:
             raise
         opening.response = response
         attempt.status = response.status
+        if not 200 <= response.status <= 599:
+            raise ProtocolError(f"The upstream answered {response.status}, which is no status.", target=attempt.target)
         return response
 
     async def _first(self, response: HttpResponse, target: Target | None) -> bytes:
@@ -398,7 +401,10 @@ def _sent_headers(scope: Scope, target: Target) -> list[tuple[str, str]]:
 
 def _answer_headers(response: HttpResponse, call: Call) -> list[Header]:
     named = {it.strip().lower() for it in response.headers.get("connection", "").split(",")}
-    left_out = _NOT_BACK | named | ({"content-length"} if response.status >= 400 else set())
+    # A masked error has another length, and a 304 tells that of what it does not send.
+    left_out = (
+        _NOT_BACK | named | ({"content-length"} if response.status in (204, 304) or response.status >= 400 else set())
+    )
     headers = [(name, value) for name, value in response.headers.items() if name not in left_out]
     if "x-request-id" in response.headers:
         headers.append(("x-upstream-request-id", response.headers["x-request-id"]))

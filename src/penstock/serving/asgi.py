@@ -161,6 +161,11 @@ async def respond(
     await send({"type": "http.response.body", "body": body})
 
 
+def retry_after(seconds: float) -> Header:
+    """Whole seconds, at least one, and no more than clients can count."""
+    return b"retry-after", b"%d" % min(max(1, math.ceil(seconds)), 10**9)
+
+
 async def refuse(
     send: Send, error: PenstockError, dialect: Dialect, request_id: str, more: Iterable[Header] = ()
 ) -> None:
@@ -171,7 +176,7 @@ async def refuse(
         headers.append((b"connection", b"close"))
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
+        headers.append(retry_after(retry_after_s))
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
 
 

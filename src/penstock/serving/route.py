@@ -8,12 +8,11 @@ is said in the stream, in the dialect, with no terminator behind it (C4). A clie
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
 from penstock.canon.response import Fold
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of, respond
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of, respond, retry_after
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import SYNTHETIC, Downstream
 from penstock.serving.running import reason_of, running_of
@@ -255,7 +254,7 @@ async def refuse_call(call: Call, dialect: Dialect, send: Send, error: PenstockE
     if same_dialect and isinstance(error, StatusError) and error.body.lstrip().startswith(b"{"):
         headers = [(b"x-request-id", call.request_id.encode()), *asked]
         if error.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+            headers.append(retry_after(error.retry_after_s))
         await respond(send, error.status, error.body, headers)
         return
     await refuse(send, error, dialect, call.request_id, asked)

@@ -252,6 +252,8 @@ class Reply:
     def _flush(self, batch: Batch, framing: Framing, decoder: Decoder) -> None:
         """The end of the bytes: a last frame without its delimiter counts only when it is whole after all."""
         for frame in framing.close():
+            if frame.unterminated and not frame.data:
+                continue  # half of one that has nothing to say yet; ended for it, it would be an event without data
             batch.frames = [frame]
             try:
                 self._decode(batch, decoder)
