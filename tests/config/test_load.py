@@ -113,6 +113,8 @@ def test_the_defaults():
         "telemetry.influxdb.precision": "ns",
         "telemetry.influxdb.spool": "penstock-influxdb",
         "telemetry.influxdb.spool_size": 64 << 20,
+        "telemetry.opentelemetry.endpoint": None,
+        "telemetry.opentelemetry.protocol": "http",
     }
 
 
@@ -161,6 +163,8 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "telemetry.influxdb.precision": "ms",
         "telemetry.influxdb.spool": None,
         "telemetry.influxdb.spool_size": "1MiB",
+        "telemetry.opentelemetry.endpoint": "http://127.0.0.1:4318",
+        "telemetry.opentelemetry.protocol": "grpc",
     }.get(key, "7s")
     *steps, last = key.split(".")
     given: dict[str, Any] = {}

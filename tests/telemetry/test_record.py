@@ -16,7 +16,7 @@ FIELDS = [
     "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "usage_source", "ttfb_ms", "ttft_ms",
     "duration_ms", "itl_p50_ms", "itl_p95_ms", "itl_max_ms", "prompt_tps", "generation_tps", "timings_source",
     "context_used", "context_total", "context_percent", "chunks", "bytes_out", "heartbeats", "bytes_after_disconnect",
-    "key_name", "cost", "concurrent", "queued_ms",
+    "key_name", "cost", "concurrent", "queued_ms", "trace_id", "span_id", "parent_span_id", "sampled",
 ]  # fmt: skip
 
 LINE = "model=Qwen3-14B tokens=125/42 tps=850.5/75.2 ctx:15.2% ttft=38ms dur=1.2s end=complete finish=stop"

@@ -196,6 +196,11 @@ def influxdb_token(config: Config, environ: Mapping[str, str] | None = None) -> 
     return (os.environ if environ is None else environ).get(config.telemetry.influxdb.token_env) or None
 
 
+def semantic_conventions(environ: Mapping[str, str] | None = None) -> str | None:
+    """Which names OpenTelemetry's user has asked for, by its own variable."""
+    return (os.environ if environ is None else environ).get("OTEL_SEMCONV_STABILITY_OPT_IN")
+
+
 def _check_influxdb(influxdb: InfluxDB, where: str) -> None:
     if influxdb.url is None:
         return

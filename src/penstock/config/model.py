@@ -241,6 +241,15 @@ class InfluxDB(Struct, frozen=True, forbid_unknown_fields=True):
     spool_size: Size = Size(64 * MIB)
 
 
+class OpenTelemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Spans and metrics by the conventions for generative AI, to a collector; `endpoint: null` sends none."""
+
+    #: the collector's URL: http://127.0.0.1:4318, for grpc http://127.0.0.1:4317
+    endpoint: str | None = None
+    #: how OTLP is sent
+    protocol: Literal["http", "grpc"] = "http"
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """Where records go."""
 
@@ -252,6 +261,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     prometheus: Prometheus = field(default_factory=Prometheus)
     #: points that are sent to InfluxDB
     influxdb: InfluxDB = field(default_factory=InfluxDB)
+    #: spans and metrics that are sent to a collector
+    opentelemetry: OpenTelemetry = field(default_factory=OpenTelemetry)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

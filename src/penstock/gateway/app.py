@@ -35,6 +35,7 @@ from penstock.policy.fallback import fallback
 from penstock.policy.limits import Limits, Quota, Rules
 from penstock.policy.retry import Retry, retried
 from penstock.policy.routing import Routes, routed
+from penstock.policy.trace import traced
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App
 from penstock.serving.context import ContextWindows
@@ -90,6 +91,7 @@ def gateway(config: Config, shared: Shared) -> App:
         bus.publish(record)
 
     layers = (
+        *([traced] if config.telemetry.opentelemetry.endpoint is not None else []),
         recorded(publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
         allowed,
         limits.admitted,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.config.load import influxdb_token
+from penstock.config.load import influxdb_token, semantic_conventions
 from penstock.telemetry.exporters.influxdb import InfluxDBExporter
 from penstock.telemetry.exporters.log import LogExporter
+from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter, names_of
 from penstock.telemetry.exporters.sqlite import SqliteExporter
 
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ def exporters(config: Config) -> list[Exporter]:
                 precision=influxdb.precision,
                 spool=Path(influxdb.spool) if influxdb.spool is not None else None,
                 spool_bytes=influxdb.spool_size,
+            )
+        )
+    opentelemetry = config.telemetry.opentelemetry
+    if opentelemetry.endpoint is not None:
+        found.append(
+            OpenTelemetryExporter(
+                opentelemetry.endpoint,
+                protocol=opentelemetry.protocol,
+                names=names_of(semantic_conventions()),
+                version=version("penstock"),
             )
         )
     return found

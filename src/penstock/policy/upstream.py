@@ -124,6 +124,8 @@ class _Asking:
             target = with_clients_key(target, call.headers, speaks, call.key)
         dialect, request = self._asks(call, target)
         _note_dropped(call, dialect, request)
+        if call.trace is not None:
+            request = replace(request, headers=(*request.headers, *call.trace.headers))
         attempt = self._attempt = Attempt(str(target))
         call.attempts.append(attempt)
         number = len(call.attempts)

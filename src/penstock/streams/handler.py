@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.canon.key import Key
     from penstock.canon.request import ChatRequest
     from penstock.canon.target import Target
+    from penstock.canon.trace import Trace
     from penstock.dialects.base import Dialect, RequestHead
     from penstock.streams.stream import EventStream
 
@@ -64,7 +65,7 @@ class Call:
     __slots__ = (
         "_request", "asks_stream", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers",
         "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "queued_s", "request_id",
-        "route", "sent", "stopped", "stream", "strict", "target", "targets", "waits_for",
+        "route", "sent", "stopped", "stream", "strict", "target", "targets", "trace", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +119,8 @@ class Call:
         #: how long it has waited for a place, and, while it waits, where it stands
         self.queued_s = 0.0
         self.waits_for: Callable[[], Progress] | None = None
+        #: its place in a trace, where calls are traced
+        self.trace: Trace | None = None
         #: why we ended it, when we did
         self.stopped: PenstockError | None = None
         #: set by a layer that could still try elsewhere: the reply is then held back until its first content

@@ -61,6 +61,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     - `key_name`: which of the gateway's keys; `cost`: US dollars, as the provider reported it, else by the prices
       of the catalogue; `concurrent`: calls in flight when this one began, itself included; `queued_ms`: how long it
       waited in line for a place, None when it did not.
+    - `trace_id`, `span_id`, `parent_span_id`: the call's place in a trace, where calls are traced; `sampled`: whether
+      the trace is to be kept.
     """
 
     request_id: str
@@ -105,6 +107,10 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     cost: float | None = None
     concurrent: int = 1
     queued_ms: float | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    sampled: bool = False
 
 
 # --- one line -------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from penstock.canon.events import Event
     from penstock.canon.price import Price
     from penstock.canon.target import Target
+    from penstock.canon.trace import Trace
     from penstock.streams.batch import Batch
     from penstock.streams.handler import Attempt, Call
     from penstock.streams.stream import EventStream
@@ -52,6 +53,17 @@ MAX_NAME_CHARS = 256
 
 #: The largest number that every store and every JSON reader keeps whole. A count beyond it is no count.
 _MAX_COUNT = 2**53 - 1
+
+
+def _traced(trace: Trace | None) -> dict[str, Any]:
+    if trace is None:
+        return {}
+    return {
+        "trace_id": trace.trace_id,
+        "span_id": trace.span_id,
+        "parent_span_id": trace.parent_id,
+        "sampled": trace.is_sampled,
+    }
 
 
 class Tally:
@@ -253,6 +265,7 @@ class Tally:
             ),
             concurrent=self._concurrent,
             queued_ms=call.queued_s * 1e3 or None,
+            **_traced(call.trace),
         )
 
     def _since_began_ms(self, at: float | None) -> float | None:
