@@ -22,6 +22,12 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
         (Reply(text="A cat."),),
         (Reply(text="It is."),),
     ],
+    "structured-output": [
+        (Reply(text='{"name":"Lisbon","country":"Portugal","people":567131}'),),
+        (Reply(text='{"value":[{"title":"Emma","year":1815},{"title":"Persuasion","year":1817}]}'),),
+        (Reply(text=('{"title":"Pan', 'cakes","minutes":2', '0,"difficulty":"ea', 'sy"}')),),
+        (Reply(text='{"mood":"ecstatic"}'),),
+    ],
     "tools": [
         (Reply(text=(), calls=(Call("weather", {"city": "Paris"}),)), Reply(text="Yes: it will rain in Paris.")),
         (Reply(text=(), calls=(Call("search", {"query": "novels"}),)), Reply(text="Try Emma.")),
@@ -63,7 +69,7 @@ def test_a_program_runs_as_written(
         monkeypatch.setenv("PENSTOCK_PROVIDERS", str(overlay))
         for name in dialects:
             monkeypatch.setenv(f"{name.upper()}_API_KEY", "k")
-        exec(compile(program, f"{page.name} program {k}", "exec"), {"__name__": "__main__"})
+        exec(compile(program, f"{page.name} program {k}", "exec", dont_inherit=True), {"__name__": "__main__"})
         assert len(upstream.seen) == len(SAID[page.stem][k])
     if said is not None:
         assert capsys.readouterr().out == said

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InvalidSchema,
         PenstockError,
         RequestError,
+        SchemaMismatch,
         StatusError,
         StreamedError,
         TimedOut,
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "penstock.canon.errors": (
         "AlreadyConsumed ConfigError ConnectError CursorLagged InvalidRequest InvalidSchema PenstockError RequestError "
-        "StatusError StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
+        "SchemaMismatch StatusError StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
@@ -123,6 +124,7 @@ __all__ = [
     "Refusal",
     "RequestError",
     "Response",
+    "SchemaMismatch",
     "Start",
     "StatusError",
     "Stream",

@@ -35,6 +35,7 @@ from penstock.canon.errors import (
     ReplyTooLarge,
     RequestError,
     Saturated,
+    SchemaMismatch,
     ServerFault,
     ShuttingDown,
     StatusError,
@@ -75,6 +76,7 @@ EXAMPLES: list[PenstockError] = [
     ),
     StreamedError("m", type="t", code="c", param="p", status=429, raw={"a": [1]}, target="a:b"),
     NoTargetLeft("m", attempts=("a:b 500", "c:d timeout"), status=503),
+    SchemaMismatch("m", text="{}", fix="f"),
     ToolLimit("m", limit="rounds", run=("what", "was", "done"), fix="f"),
 ]  # fmt: skip
 

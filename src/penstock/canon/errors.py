@@ -20,6 +20,7 @@
     │   ├── StreamedError               the provider said so, inside the stream
     │   └── NoTargetLeft                every target failed; `.attempts` says how
     ├── ToolLimit                       tools went on for too long: `.limit` is rounds or time, `.run` what was done
+    ├── SchemaMismatch                  a whole reply that does not fit the schema asked for; `.text` is it
     ├── Cancelled                       we, or the caller, stopped it
     ├── ShuttingDown    503         this server is ending
     ├── AlreadyConsumed                 a stream is read once
@@ -371,6 +372,16 @@ class ToolLimit(PenstockError):
         super().__init__(message, fix=fix)
         self.limit = limit
         self.run = run
+
+
+class SchemaMismatch(PenstockError):
+    """A whole reply that does not fit. `text` is what the model said; the message says where, and holds none of it."""
+
+    kind = "schema_mismatch"
+
+    def __init__(self, message: str, *, text: str, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.text = text
 
 
 #: HTTP status → the class of a non-2xx answer; the structured code may say more (see `status_error_class`).

@@ -73,6 +73,8 @@ class Response(Struct, frozen=True):
     attempts: int = 1
     request_id: str | None = None
     metadata: dict[str, Any] = {}
+    #: the value that the text is, where a schema was asked for
+    parsed: Any = None
     #: what was asked for and not sent, a sentence each
     warnings: tuple[str, ...] = ()
 
@@ -184,6 +186,7 @@ class Fold:
         attempts: int = 1,
         request_id: str | None = None,
         warnings: tuple[str, ...] = (),
+        parsed: Any = None,
     ) -> Response:
         parts = dict(self._parts)
         for i, block in self._open.items():
@@ -206,6 +209,7 @@ class Fold:
             request_id=request_id,
             metadata=metadata,
             warnings=warnings,
+            parsed=parsed,
         )
 
 

@@ -17,6 +17,7 @@ from penstock.canon.target import Target
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.loop import LoopThread
 from penstock.client.options import Options, ToolOptions, known_options
+from penstock.client.output import Shape
 from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
 from penstock.client.session import Observers
@@ -128,7 +129,8 @@ class Client:
             key=options.get("key") or self._keys.get(name),
         )
         assert target.model is not None
-        request = build_request(target.model, messages, options)
+        shape = Shape(options["schema"]) if "schema" in options else None
+        request = build_request(target.model, messages, options, shape)
         loop = asyncio.get_running_loop()
         kept = transport or self._kept.get(loop)
         transport = kept or _transport()
@@ -140,6 +142,7 @@ class Client:
             call,
             closed=None if kept is not None else transport.aclose,
             observers=self._observers,
+            shape=shape,
         )
 
     def _capabilities(self, loop: asyncio.AbstractEventLoop) -> Capabilities:

@@ -42,6 +42,8 @@ class Options(TypedDict, total=False):
     #: how hard to think: `none minimal low medium high xhigh max`, or in tokens
     reasoning_effort: str | None
     reasoning_budget: int | None
+    #: what the reply's text must be: a type, or a JSON Schema as a dict
+    schema: Any
     #: who the caller's user is, as the provider may want to know
     user: str | None
     #: further members of the request's body, by dialect

@@ -13,9 +13,10 @@ from penstock.client.functions import FunctionTool, tool
 
 if TYPE_CHECKING:
     from penstock.client.options import AnyTool, Options
+    from penstock.client.output import Shape
 
 
-def build_request(model: str, messages: Messages, options: Options) -> ChatRequest:
+def build_request(model: str, messages: Messages, options: Options, shape: Shape | None = None) -> ChatRequest:
     told, extras = read_conversation(messages)
     if (system := options.get("system")) is not None:
         told = (Message.of("system", system), *told)
@@ -41,6 +42,7 @@ def build_request(model: str, messages: Messages, options: Options) -> ChatReque
         parallel_tool_calls=options.get("parallel_tool_calls"),
         reasoning_effort=options.get("reasoning_effort"),
         reasoning_budget=options.get("reasoning_budget"),
+        output=shape.format if shape is not None else None,
         user=options.get("user"),
         extras=extras,
     )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.canon.errors import PenstockError
+from penstock.canon.errors import PenstockError, SchemaMismatch
 from penstock.canon.events import KeepAlive
 from penstock.canon.response import Ending, Fold, Response, Timing
 from penstock.client.hooks import Hooks, RequestSent, ResponseStarted, StreamEnd, tell
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.canon.usage import Usage
+    from penstock.client.output import Shape
     from penstock.client.views import Reader
     from penstock.streams.handler import Call, Handler
     from penstock.streams.stream import EventStream
@@ -59,8 +60,11 @@ class Session:
         *,
         closed: Callable[[], Awaitable[None]] | None = None,
         observers: Observers | None = None,
+        shape: Shape | None = None,
     ) -> None:
         self.call = call
+        #: what the text must be, where somebody said
+        self.shape = shape
         self.is_over = False
         self.error: BaseException | None = None
         self.record: CallRecord | None = None
@@ -76,6 +80,8 @@ class Session:
         self._folding = Fold()
         self._tally: Tally | None = None
         self._is_cancelled = False
+        self._is_whole = False
+        self._parsed: Any = None
         self._was_sent = False
         #: whether somebody has begun to read
         self.was_read = False
@@ -144,7 +150,17 @@ class Session:
                 if closed is not None:
                     await closed()
             finally:
+                self._parse()
                 self._tell_end()
+
+    def _parse(self) -> None:
+        """The value that a whole reply is. One that does not fit is an error like any other."""
+        if self.shape is None or not self._is_whole or self._is_cancelled:
+            return
+        try:
+            self._parsed = self.shape.parsed(self.response())
+        except SchemaMismatch as error:
+            self.error = error
 
     def cancel(self) -> None:
         """Close the connection now; whoever reads ends quietly. From any thread, any number of times."""
@@ -221,7 +237,10 @@ class Session:
         try:
             batch = await stream.__anext__()
         except StopAsyncIteration:
+            self._is_whole = True
             await self.finish()
+            if self.error is not None:
+                raise self.error from None
             return False
         except Exception as error:
             if self.is_over:  # closed by another task while this one read: it ends quietly
@@ -312,5 +331,6 @@ class Session:
             attempts=len(self.call.attempts),
             request_id=self.call.request_id,
             warnings=warnings_of(self.call),
+            parsed=self._parsed,
         )
         return replace(response, usage=self.usage) if response.usage is not None else response

@@ -17,10 +17,11 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from penstock.canon.errors import AlreadyConsumed, PenstockError
+from penstock.canon.errors import AlreadyConsumed, InvalidRequest, PenstockError
 from penstock.canon.events import Event, ToolCall
 from penstock.client.chunks import Chunk, ChunkMetadata, Flat
 from penstock.client.hooks import StreamEnd, check_plain
+from penstock.client.output import Shape, growing
 from penstock.client.process import Callbacks, end_told
 from penstock.client.session import Observers, Session
 from penstock.client.views import AsyncView, Pick, Reader, T, pieces, sync_view, tool_call
@@ -52,6 +53,14 @@ class _Readable:
         call = self._session.call
         provider = call.target.upstream if call.target is not None else None
         return Flat(provider, metadata=self._metadata if metadata is None else metadata).chunk
+
+    def _growing(self, schema: Any) -> Pick[Any]:
+        session = self._session
+        if schema is not None:
+            session.shape = Shape(schema)
+        if session.shape is None:
+            raise InvalidRequest("Nothing says what the value is.", param="schema", fix="Write .partial(schema).")
+        return growing(session.shape)
 
     @property
     def usage(self) -> Usage | None:
@@ -99,6 +108,11 @@ class _AsyncReadable(_Readable):
         """Each call when its arguments are whole."""
         return self._view(tool_call)
 
+    def partial(self, schema: Any = None) -> AsyncIterator[Any]:
+        """What is certain of the value so far, as plain dicts and lists: numbers and enums when they are complete,
+        strings as they grow. `schema` is needed where the call had none."""
+        return self._view(self._growing(schema))
+
     def chunks(self, *, metadata: bool | None = None) -> AsyncIterator[Chunk]:
         """The flat form."""
         return self._view(self._flat(metadata))
@@ -129,9 +143,10 @@ class AsyncStream(_AsyncReadable):
         closed: Callable[[], Awaitable[None]] | None = None,
         observers: Observers | None = None,
         metadata: bool = False,
+        shape: Shape | None = None,
     ) -> None:
         self._metadata = metadata
-        self._session = Session(handler, call, closed=closed, observers=observers)
+        self._session = Session(handler, call, closed=closed, observers=observers, shape=shape)
         self._reader = Reader(BUFFER)
         self._session.add(self._reader)
 
@@ -240,6 +255,11 @@ class _SyncReadable(_Readable):
     def tool_calls(self) -> Iterator[ToolCall]:
         """Each call when its arguments are whole."""
         return self._view(tool_call)
+
+    def partial(self, schema: Any = None) -> Iterator[Any]:
+        """What is certain of the value so far, as plain dicts and lists: numbers and enums when they are complete,
+        strings as they grow. `schema` is needed where the call had none."""
+        return self._view(self._growing(schema))
 
     def chunks(self, *, metadata: bool | None = None) -> Iterator[Chunk]:
         """The flat form."""

@@ -85,6 +85,11 @@ class ToolRun(Struct, frozen=True):
         return self.response.text
 
     @property
+    def parsed(self) -> Any:
+        """The value that the last reply is, where a schema was asked for."""
+        return self.response.parsed
+
+    @property
     def usage(self) -> Usage | None:
         """Of all requests together; None where one of them reported none."""
         return added(step.response.usage for step in self.steps)

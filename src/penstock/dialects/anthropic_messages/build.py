@@ -16,6 +16,7 @@ import msgspec
 from penstock.canon.errors import Unsupported
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, ChatRequest, ContentPart, File, Image, Message, ToolResult
+from penstock.dialects.anthropic_messages.output import output_schema
 from penstock.dialects.anthropic_messages.wire import OWN, SAMPLING, call_input
 from penstock.dialects.base import foreign_extras
 from penstock.dialects.mapping import budget_of, image_bytes, without_none
@@ -61,7 +62,9 @@ def build_body(request: ChatRequest, target: Target, *, samples: bool = True) ->
     _add_tools(request, body)
     _add_thinking(request, body)
     if request.output is not None and request.output.kind == "schema":
-        body["output_config"] = {"format": {"type": "json_schema", "schema": request.output.schema or {}}}
+        body["output_config"] = {
+            "format": {"type": "json_schema", "schema": output_schema(request.output.schema or {})}
+        }
     extras = request.extras.get(OWN, {})
     dropped += foreign_extras(request, OWN)
     return msgspec.json.encode({**body, **extras}), tuple(dict.fromkeys(dropped))
