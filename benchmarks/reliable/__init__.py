@@ -1,0 +1,1 @@
+"""What `benchmarks/reliability.py` is made of."""
