@@ -10,6 +10,7 @@ from penstock.canon.response import fold
 from penstock.canon.target import Target
 from penstock.policy.breaker import Breaker, Breakers
 from penstock.policy.fallback import fallback
+from penstock.policy.recovery import recovered
 from penstock.policy.retry import Retry, retried
 from penstock.policy.routing import Destination, Routes, routed
 from penstock.policy.upstream import upstream
@@ -51,12 +52,16 @@ class Network:
         weights: tuple[float, ...] = (),
         timeouts: Timeouts | None = None,
         seed: int = 0,
+        recovery: Any = "off",
+        profiles: dict[str, str] | None = None,
         **says: list[Reply] | Reply,
     ) -> None:
         self.says = {name: list(said) if isinstance(said, list) else [said] for name, said in says.items()}
         self.asked: list[tuple[float, str]] = []
         self.transport = MemoryTransport(self._answer)
-        self.targets = tuple(Target(name, f"http://{name}/v1", "openai-chat", "m") for name in says)
+        self.targets = tuple(
+            Target(name, f"http://{name}/v1", "openai-chat", "m", profile=(profiles or {}).get(name)) for name in says
+        )
         self.breakers = Breakers(breaker, now=now)
         self.breakers.know(self.targets)
         routes = Routes({"*": Destination(self.targets, choice, weights)})
@@ -64,6 +69,7 @@ class Network:
         self.handler = compose(
             upstream(self.transport, timeouts),
             routed(routes, self.breakers, rng=random.Random(seed)),
+            recovered(recovery, total_s=timeouts.total),
             fallback(self.breakers),
             retried(retry or Retry(), total_s=timeouts.total, chance=lambda: 0.0),
         )

@@ -54,6 +54,21 @@ async def test_c8_idle_runs_between_contents():
     assert watched.fired == [("idle", 60, 560)]
 
 
+@pytest.mark.parametrize("others", [{"first_content": 120}, {"silence": 300}, {"total": 600}, {}])
+def test_c8_idle_runs_out_on_time_whatever_the_others_are(others: dict[str, Any]):
+    """It begins with the first content, when the timer may stand at something later, or at nothing."""
+
+    @on_virtual_time
+    async def run() -> None:
+        watched = Watched(idle=20, **others)
+        await asyncio.sleep(5)
+        watched.read(content=True)
+        await asyncio.sleep(1000)
+        assert watched.fired == [("idle", 20, 25)]
+
+    run()
+
+
 @on_virtual_time
 async def test_c8_silence_is_broken_by_any_byte():
     watched = Watched(silence=60)

@@ -55,7 +55,7 @@ async def test_c6_unknown_is_null_never_zero() -> None:
         "dialect_in", "route", "http_status", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens",
         "usage_source", "itl_p50_ms", "itl_p95_ms", "itl_max_ms", "prompt_tps", "generation_tps", "timings_source",
         "context_used", "context_total", "context_percent", "key_name", "cost", "error_type", "queued_ms", "trace_id",
-        "span_id", "parent_span_id",
+        "span_id", "parent_span_id", "recovered",
     }  # fmt: skip
     assert {name for name in CallRecord.__struct_fields__ if getattr(record, name) is None} == unknown
 

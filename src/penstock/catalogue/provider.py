@@ -60,6 +60,8 @@ class Capabilities(Struct, frozen=True, forbid_unknown_fields=True):
     system: bool | None = None
     #: takes messages of this role
     developer: bool | None = None
+    #: goes on with a reply whose beginning it is given as the last message
+    prefill: bool | None = None
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):

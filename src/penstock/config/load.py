@@ -30,6 +30,7 @@ from penstock.config.keys import check_keys, parse_moment, resolved
 from penstock.config.model import Config, Duration, InfluxDB, Size, Upstream
 from penstock.config.models import check_models, destination
 from penstock.dialects import DIALECTS
+from penstock.policy.recovery import goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -234,6 +235,13 @@ def stated_capabilities(config: Config) -> dict[str, dict[str, bool]]:
         name: {word: value for word, value in asdict(upstream.capabilities).items() if value is not None}
         for name, upstream in config.upstreams.items()
     }
+
+
+def continues(config: Config, target: Target) -> bool:
+    """Whether a target goes on with a reply whose beginning it is given: as its owner says, or as its kind does."""
+    upstream = config.upstreams.get(target.upstream)
+    said = upstream.capabilities.prefill if upstream is not None else None
+    return goes_on(target) if said is None else said
 
 
 def price(config: Config, target: Target, model: str) -> Price | None:

@@ -133,6 +133,14 @@ class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Duration = Duration(30)
 
 
+class Recovery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of a stream that breaks after its first content."""
+
+    #: `off`: the client is told; `restart`: the reply comes again from its beginning, behind a mark; `continue`: it
+    #: goes on where it was cut, at a target that takes the beginning of a reply
+    mode: Literal["off", "restart", "continue"] = "off"
+
+
 class Weighted(Struct, frozen=True, forbid_unknown_fields=True):
     """A target and its share."""
 
@@ -283,6 +291,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     retry: Retry = field(default_factory=Retry)
     #: when a target that does not work is passed by
     breaker: Breaker = field(default_factory=Breaker)
+    #: what becomes of a stream that breaks after its first content
+    recovery: Recovery = field(default_factory=Recovery)
     #: refuse a request with a field that its upstream's dialect does not have, instead of leaving the field out
     strict: bool = False
     #: what a waiting stream's client sees

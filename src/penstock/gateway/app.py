@@ -1,7 +1,7 @@
 """The gateway, on one screen: every layer in order, every route.
 
-`recorded → allowed → admitted → routed → fallback → at_upstream → retried → capable → upstream`: the first sees a call
-first. Before them all stands the door.
+`recorded → allowed → admitted → routed → recovered → fallback → at_upstream → retried → capable → upstream`: the first
+sees a call first. Before them all stands the door.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from penstock.config.load import destinations, gateway_keys, price, stated_capabilities
+from penstock.config.load import continues, destinations, gateway_keys, price, stated_capabilities
 from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
 from penstock.gateway.about import (
@@ -33,6 +33,7 @@ from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
 from penstock.policy.fallback import fallback
 from penstock.policy.limits import Limits, Quota, Rules
+from penstock.policy.recovery import recovered
 from penstock.policy.retry import Retry, retried
 from penstock.policy.routing import Routes, routed
 from penstock.policy.trace import traced
@@ -96,6 +97,7 @@ def gateway(config: Config, shared: Shared) -> App:
         allowed,
         limits.admitted,
         routed(routes, breakers),
+        recovered(config.recovery.mode, total_s=clocks.total, continues=partial(continues, config)),
         fallback(breakers),
         limits.at_upstream,
     )

@@ -198,7 +198,7 @@ def _writer(call: Call, dialect: Dialect, stream: EventStream, alias: str | None
     if stream.dialect == dialect.name and stream.framing == dialect.streams_as and not _is_mended(dialect, stream):
         assert call.head is not None
         return Verbatim(stream, dialect, keep_usage=call.head.include_usage, alias=alias)
-    return Translated(_encoder(call, dialect, alias))
+    return Translated(_encoder(call, dialect, alias), has_comments=dialect.streams_as == "sse")
 
 
 def _is_mended(dialect: Dialect, stream: EventStream) -> bool:

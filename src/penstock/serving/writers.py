@@ -135,11 +135,17 @@ class Verbatim:
 
 
 class Translated:
-    def __init__(self, encoder: Encoder) -> None:
+    """`has_comments`: the client's framing has a place for words that are no event, where a seam is marked."""
+
+    def __init__(self, encoder: Encoder, *, has_comments: bool = False) -> None:
         self._encoder = encoder
+        self._has_comments = has_comments
 
     def write(self, batch: Batch) -> bytes:
-        return self._encoder.encode(batch.events)
+        written = self._encoder.encode(batch.events)
+        if batch.seam is not None and self._has_comments:
+            return b": %b\n\n%b" % (batch.seam.encode("ascii", "replace"), written)
+        return written
 
     def end(self) -> bytes:
         return b""  # `Finish` has said it

@@ -27,6 +27,8 @@ class Batch(Struct, gc=False):
     has_content: bool = False
     #: nothing comes after it, and all is well
     is_last: bool = False
+    #: another attempt goes on from here, and in which way (`policy.recovery`)
+    seam: str | None = None
 
     @property
     def raw(self) -> bytes:

@@ -52,8 +52,8 @@ class Clocks:
     """
 
     __slots__ = (
-        "_attempt_at", "_began", "_content_at", "_expired", "_held_since", "_is_document", "_is_thinking", "_limits",
-        "_now", "_proved", "_read_at", "_timer",
+        "_attempt_at", "_began", "_content_at", "_due", "_expired", "_held_since", "_is_document", "_is_thinking",
+        "_limits", "_now", "_proved", "_read_at", "_timer",
     )  # fmt: skip
 
     def __init__(self, limits: Timeouts, *, now: Callable[[], float], began: float, is_document: bool = False) -> None:
@@ -71,6 +71,7 @@ class Clocks:
         self._held_since: float | None = None
         self._proved = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = _NEVER  # what the timer stands at
         self._expired: Expired | None = None
 
     async def guard(self, opening: Awaitable[T]) -> T:
@@ -113,13 +114,17 @@ class Clocks:
 
     def has_read(self, at: float, has_content: bool, proved: bool) -> None:
         self._read_at = self._held_since = at
+        is_late = False
         if has_content:
+            if self._content_at is None and self._limits.idle is not None:
+                is_late = at + self._limits.idle < self._due  # the timer stands at something later than `idle` now is
             self._content_at = at
-        if self._is_thinking or (proved and not self._proved):
+        if is_late or self._is_thinking or (proved and not self._proved):
             self._is_thinking = False
             self._proved = proved
             if self._timer is not None:
                 self._timer.cancel()
+            if self._expired is not None:
                 self._check()
 
     def stop(self) -> None:
@@ -155,6 +160,7 @@ class Clocks:
                 clock, limit, left = "silence", limits.silence, limits.silence + self._read_at - seen
             if limits.total is not None and limits.total + self._began - now < left:
                 clock, limit, left = "total", limits.total, limits.total + self._began - now
+        self._due = now + left
         if left == _NEVER:
             return
         if left <= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -64,8 +65,8 @@ class Call:
 
     __slots__ = (
         "_request", "asks_stream", "attempts", "began", "began_unix", "body", "dialect", "dropped", "head", "headers",
-        "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "queued_s", "request_id",
-        "route", "sent", "stopped", "stream", "strict", "target", "targets", "trace", "waits_for",
+        "http_status", "key", "lacks", "may_be_asked_again", "model", "narrate", "now", "queued_s", "recovered",
+        "request_id", "route", "sent", "stopped", "stream", "strict", "target", "targets", "trace", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +124,8 @@ class Call:
         self.trace: Trace | None = None
         #: why we ended it, when we did
         self.stopped: PenstockError | None = None
+        #: how its reply was taken up after content (`restart`, `continue`), where it was
+        self.recovered: str | None = None
         #: set by a layer that could still try elsewhere: the reply is then held back until its first content
         self.may_be_asked_again = False
 
@@ -133,6 +136,13 @@ class Call:
             assert self.dialect is not None, "a call has a request, or a dialect to parse one"
             self._request = self.dialect.parse_request(self.body, self.head.path if self.head is not None else "")
         return self._request
+
+    def continuing(self, request: ChatRequest) -> Call:
+        """The same call with another request: attempts, moments and what was sent are one. Its body is built anew."""
+        other = copy(self)
+        other._request = request
+        other.head = None
+        return other
 
     def __repr__(self) -> str:
         return f"<Call {self.request_id} {self.model}{' stream' if self.stream else ''}, {len(self.attempts)} attempts>"

@@ -314,12 +314,36 @@ class Reply:
         self._ended = True
 
 
+class Source(Protocol):
+    """Where a stream's batches come from: one `Reply`, or several that follow each other. The words are `Reply`'s."""
+
+    def __aiter__(self) -> Batches: ...
+
+    def __anext__(self) -> Awaitable[Batch]: ...
+
+    def tap(self, tap: Tap) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    @property
+    def framing(self) -> str: ...
+
+    @property
+    def in_hand(self) -> Iterable[Event]: ...
+
+    @property
+    def error(self) -> PenstockError | None: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+
 class EventStream:
     """One call's stream of batches. Read once; `cancel()` and `close()` any number of times."""
 
     def __init__(
         self,
-        reply: Reply,
+        reply: Source,
         *,
         target: Target,
         dialect: str,

@@ -41,7 +41,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     - `model_requested`: as the client named it; `model`: the one that says it answered; `target`: upstream and model of
       the last attempt; `provider`: as the decoder names it.
     - `stream`: the client asked for one; `synthetic`: it did, and the upstream gave a document; `attempts`: executions
-      upstream, 0 when none was made; `attempted`: each of them, in order.
+      upstream, 0 when none was made; `attempted`: each of them, in order; `recovered`: how the reply was taken up after
+      it had broken in the middle (`restart`, `continue`), else None.
     - `outcome`: how it ended (C4); `finish_reason`: ours, None unless the provider finished; `error_type`: None when
       complete, else one stable word (`timeout_idle`, `rate_limited`; the class's name for what is no error of ours);
       `http_status`: what the client was answered with.
@@ -78,6 +79,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     synthetic: bool = False
     attempts: int = 0
     attempted: tuple[AttemptRecord, ...] = ()
+    recovered: str | None = None
     outcome: Outcome
     finish_reason: str | None = None
     error_type: str | None = None

@@ -234,6 +234,7 @@ class Tally:
             synthetic=call.stream and self._is_document,
             attempts=len(call.attempts),
             attempted=tuple([_attempted(attempt) for attempt in call.attempts]),
+            recovered=call.recovered,
             outcome=self._outcome,
             finish_reason=finish.reason if finish else None,
             error_type=self._error_type,
@@ -279,9 +280,9 @@ class Tally:
         return call.http_status
 
     def _target_name(self) -> str | None:
-        """The stream's; before there was one, the last attempt's, which fallback knows better than the call does."""
+        """The stream's; before there was one, or after it was taken up, the last attempt's."""
         call = self._call
-        if self._opened is None and call.attempts:
+        if (self._opened is None or call.recovered is not None) and call.attempts:
             return call.attempts[-1].target
         return str(self.target) if self.target is not None else None
 
