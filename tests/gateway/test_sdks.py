@@ -180,8 +180,9 @@ def test_openai_reads_the_gateways_own_errors(running: Gateway, chat: openai.Ope
     with pytest.raises(openai.BadRequestError) as caught:
         chat.chat.completions.create(model="m", messages=[])
     assert (caught.value.param, caught.value.type) == ("messages", "invalid_request_error")
-    with pytest.raises(openai.NotFoundError):
-        chat.images.generate(model="m", prompt="a")
+    nowhere = chat.with_options(base_url=f"{running.url}/upstreams/nobody/v1")
+    with pytest.raises(openai.NotFoundError, match="There is no upstream `nobody`"):
+        nowhere.images.generate(model="m", prompt="a")
 
 
 # --- anthropic --------------------------------------------------------------------------------------------------------
