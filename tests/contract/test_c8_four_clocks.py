@@ -5,6 +5,8 @@ The clocks are short here: see `conftest`. A ping comes each 50 ms, so that the 
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from contextlib import ExitStack
@@ -12,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.clients import CLIENTS
 from tests.contract.conftest import CROWDS, FIRST_CONTENT_S, IDLE_S, SILENCE_S, TOTAL_S
-from tests.contract.simulated import WORDS, at_once, check_failed
+from tests.contract.simulated import WORDS, Bench, at_once, check_failed, simulators_config
+from tests.contract.simulated import Pair as AnyPair
 from tests.gateways import Gateway, serving, two_upstreams
 from tests.upstreams import Answer, Gate, Piece, sse
 from tests.wires import Pair, each_client, each_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from tests.contract.simulated import Bench
-    from tests.contract.simulated import Pair as AnyPair
+    from penstock.testing import Upstream as Simulator
     from tests.gateways import Asked
     from tests.upstreams import Upstream
     from tests.wires import Wire
@@ -200,3 +204,23 @@ def test_c8_in_every_pair_the_total_ends_what_never_stops_talking(hurried_bench:
         assert record["chunks"] >= 4
 
     at_once(check, is_timed=True)
+
+
+def test_c8_a_gateway_that_was_held_up_does_not_take_it_for_its_upstreams_silence(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """It gets no time for longer than a clock allows, while the upstream goes on: what has come is read first."""
+    pair = AnyPair(CLIENTS[0], "openai-chat")
+    clocks = {"idle": "500ms", "silence": "500ms"}
+    with serving(simulators_config(simulator, timeouts=clocks), tmp_path, "--store", "off") as running:
+        bench = Bench(simulator, running)
+        model = bench.model(pair.upstream, kind="long")
+        asked = bench.ask(pair, model)
+        assert asked.frame()
+        for _ in range(2):
+            os.kill(running.pid, signal.SIGSTOP)
+            time.sleep(1.2)
+            os.kill(running.pid, signal.SIGCONT)
+            assert asked.frame()
+        asked.body()
+        assert bench.record(model)["outcome"] == "complete"

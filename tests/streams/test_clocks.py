@@ -266,3 +266,28 @@ async def test_opening_is_part_of_the_time_to_first_content():
     clocks.resume()
     await asyncio.sleep(100)
     assert fired == [("first_content", 10)]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_c8_what_came_while_the_loop_was_held_up_is_read_before_a_clock_is_believed(reads: bool):
+    @on_virtual_time
+    async def run() -> None:
+        held_up_s = 0.0
+        clocks = Clocks(Timeouts(idle=60, silence=60), now=lambda: now() + held_up_s, began=START)
+        fired: list[str | None] = []
+        clocks.watch(lambda clock, limit_s: fired.append(clock))
+        clocks.resume()
+        clocks.has_read(now(), has_content=True, proved=False)
+        clocks.resume()
+        await asyncio.sleep(50)
+        held_up_s = 90.0  # the timer that is due in ten seconds comes a minute and a half too late
+        await asyncio.sleep(10.005)
+        assert fired == []
+        if reads:
+            clocks.has_read(now() + held_up_s, has_content=True, proved=False)
+            clocks.resume()
+        await asyncio.sleep(30)
+        assert fired == ([] if reads else ["idle"])
+        clocks.stop()
+
+    run()

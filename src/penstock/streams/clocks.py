@@ -4,6 +4,9 @@ Bytes of any kind satisfy `silence`; only content satisfies `first_content` and 
 consumer held the stream, and so nobody was reading, counts for none of these three. One timer per stream, re-armed
 only when it fires: a read costs a few assignments.
 
+A loop that was held up for longer than a clock allows has not read what came meanwhile, and its timers come first. So a
+clock that is found to have run out late is looked at once more, when that has been read.
+
 A reply that was not asked to stream comes when all of it has been thought: there `document` stands for `first_content`
 and `idle`, and `silence` begins with the first byte.
 """
@@ -38,6 +41,12 @@ class Timeouts(Struct, frozen=True):
 
 #: A reply whose ending is proved is complete; its usage and its last word are given this long to come as well.
 AFTER_FINISH_S = 5.0
+
+
+#: A timer that comes so much later than it was due says that the loop was held up …
+LATE_S = 0.1
+#: … and what has arrived is read within this, or the timer is late again.
+CATCH_UP_S = 0.02
 
 
 Expired = Callable[["ClockName | None", float], None]
@@ -160,13 +169,16 @@ class Clocks:
                 clock, limit, left = "silence", limits.silence, limits.silence + self._read_at - seen
             if limits.total is not None and limits.total + self._began - now < left:
                 clock, limit, left = "total", limits.total, limits.total + self._began - now
-        self._due = now + left
+        due, self._due = self._due, now + left
         if left == _NEVER:
             return
         if left <= 0:
-            if self._expired is not None:
-                self._expired(clock, limit)
-            return
+            if now - due < LATE_S:
+                if self._expired is not None:
+                    self._expired(clock, limit)
+                return
+            left = CATCH_UP_S
+            self._due = now + left
         # A millisecond is the loop's own grain: asking for less would only fire early and ask again.
         self._timer = asyncio.get_running_loop().call_later(max(left, 0.001), self._check)
 
