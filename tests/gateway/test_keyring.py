@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
-from penstock.canon.errors import ConfigError, Unauthenticated
+from penstock.canon.errors import ConfigError, Forbidden, InvalidRequest, Unauthenticated
 from penstock.canon.key import Key, Moment, digest
 from penstock.config.keys import add_key, remove_key
-from penstock.gateway.keyring import Keyring
+from penstock.dialects import client_dialect
+from penstock.gateway.keyring import Keyring, allowed
+from penstock.streams.handler import Call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +103,37 @@ def test_a_file_that_is_wrong_to_begin_with_is_an_error(tmp_path: Path) -> None:
 
 def test_its_repr_shows_no_key() -> None:
     assert repr(Keyring([key("a")])) == "<Keyring of 1>"
+
+
+def asked_for(body: bytes, models: tuple[str, ...]) -> bytes:
+    """What an upstream of the client's own dialect would be sent, for a key that may ask for these models."""
+    ours = client_dialect("ollama")
+    head = ours.read_head(body)
+    call = Call(request_id="r", model=head.model, stream=True, dialect=ours, head=head, body=body)
+    call.key = Key(name="k", sha256=digest("k"), models=models)
+    kept: list[Call] = []
+    allowed(lambda call: kept.append(call) or nullcontext())(call)  # type: ignore[func-returns-value, arg-type, return-value]
+    (passed,) = kept
+    assert passed.head is not None
+    return passed.head.body
+
+
+MESSAGES = b'"messages":[{"role":"user","content":"Hi"}]'
+
+
+@pytest.mark.parametrize(
+    "name", [b"Model", b"MODEL", b"mode\\u004c"], ids=["a capital", "capitals", "an escaped capital"]
+)
+def test_a_key_of_one_model_cannot_name_another_beside_it(name: bytes) -> None:
+    """Servers in Go go by a name in capitals as well, and by the last that comes."""
+    body = b'{"model":"cheap",' + MESSAGES + b',"' + name + b'":"dear"}'
+    with pytest.raises(InvalidRequest, match="more than once"):
+        asked_for(body, ("cheap",))
+    assert asked_for(body, ("*",)) == body
+
+
+def test_of_two_names_the_one_that_was_looked_at_is_passed_on() -> None:
+    body = b'{"model":"dear","mod\\u0065l":"cheap",' + MESSAGES + b"}"
+    assert asked_for(body, ("cheap",)) == b'{"model":"cheap",' + MESSAGES + b"}"
+    with pytest.raises(Forbidden):
+        asked_for(b'{"model":"cheap","model":"dear",' + MESSAGES + b"}", ("cheap",))

@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.canon.errors import ConfigError, Forbidden, Unauthenticated
+import msgspec
+from msgspec.structs import replace
+
+from penstock.canon.errors import ConfigError, Forbidden, InvalidRequest, Unauthenticated
 from penstock.canon.key import digest
 from penstock.config.keys import check_keys, read_keys
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from penstock.canon.key import Key
+    from penstock.dialects.base import RequestHead
     from penstock.streams.handler import Call, Handler
     from penstock.streams.stream import EventStream
 
@@ -108,6 +112,21 @@ def allowed(inner: Handler) -> Handler:
                 param="model",
                 fix=f"It may ask for: {', '.join(key.models) or 'nothing'}.",
             )
+        if key is not None and "*" not in key.models and call.head is not None:
+            call.head = _naming_one(call.head)
         return inner(call)
 
     return handle
+
+
+def _naming_one(head: RequestHead) -> RequestHead:
+    """The request without a second `model`. One that is forwarded as it came could name another to its upstream.
+
+    JSON leaves open which of two counts; we go by the last. Servers in Go take `Model` for it as well.
+    """
+    if head.path:  # the model is there
+        return head
+    fields = head.fields
+    if any(name != "model" and name.lower() == "model" for name in fields):
+        raise InvalidRequest("The request names its model more than once.", param="model", fix="Name it once.")
+    return replace(head, body=msgspec.json.encode(fields))
