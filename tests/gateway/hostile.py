@@ -18,7 +18,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 MESSAGES = [{"role": "user", "content": "x"}]
 
 #: the limits that these cases are written for, as a configuration has them
-LIMITS = {"max_body": "1MiB", "header_timeout": "400ms", "body_timeout": "400ms"}
+LIMITS = {"max_body": "1MiB", "header_timeout": "400ms", "body_timeout": "1s"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ KINDS: dict[str, list[Case]] = {
     ],
     "obscured transfer codings": [
         bad("another word", post(b"transfer-encoding: xchunked", data=chunked(B)), status=501),
-        bad("identity", post(b"transfer-encoding: identity", length(B), data=B), status=501),
+        bad("identity", post(b"transfer-encoding: identity", length(B), data=B)),
         bad("gzip before", post(b"transfer-encoding: gzip, chunked", data=chunked(B)), status=501),
         bad("chunked is not last", post(b"transfer-encoding: chunked, identity", data=chunked(B) + HEALTH)),
         bad("said twice", post(TE, b"transfer-encoding: identity", data=chunked(B) + HEALTH)),
@@ -174,7 +174,7 @@ KINDS: dict[str, list[Case]] = {
     "a body that does not end": [
         Case("nothing of it", (post(length(B)),), (408,), is_last_said=False),
         Case("a byte now and then", (post(length(B)), *slowly(B)), (408,)),
-        Case("chunks of a byte", (post(TE), *(b"1\r\n{\r\n", 0.05) * 30), (408,)),
+        Case("chunks of a byte", (post(TE), *(b"1\r\n{\r\n", 0.05) * 60), (408,)),
         Case("a promise to send it", (post(length(B), b"expect: 100-continue"),), (100, 408), is_last_said=False),
         Case("a chunk of 2^63", (post(TE, data=b"7fffffffffffffff\r\nhello"),), (408,), is_last_said=False),
     ],

@@ -227,7 +227,7 @@ def test_a_stream_outlives_the_time_for_heads(gateway: Gateway, scripted: Upstre
 
 def test_a_large_body_may_take_longer_than_its_time_if_it_goes_on(gateway: Gateway, scripted: Upstream) -> None:
     scripted.answers(sse(*CHAT.opening(), CHAT.text("One"), *CHAT.closing()))
-    request = whole(body(messages=[{"role": "user", "content": "x" * 20_000}]))
+    request = whole(body(messages=[{"role": "user", "content": "x" * 60_000}]))
     began = time.monotonic()
     with gateway.connect() as client:
         for k in range(0, len(request), 2000):
@@ -237,7 +237,7 @@ def test_a_large_body_may_take_longer_than_its_time_if_it_goes_on(gateway: Gatew
         heard = b""
         while data := client.recv(1 << 16):
             heard += data
-    assert time.monotonic() - began > 0.8
+    assert time.monotonic() - began > 2  # twice its time
     assert [status for status, _, _ in answers_in(heard)] == [200, 200]
 
 

@@ -241,12 +241,14 @@ class _Asking:
 
     def _prepare(self, known: Known, target: Target) -> None:
         call, policy = self._call, self._policy
-        lacks = known.lacks
-        if lacks and not known.is_asking and (stale := policy.capabilities.stale(known)):
-            self._tries = self._of_use(stale, target)
-            known.is_asking = bool(self._tries)
-            lacks -= self._tries
-        self._adapt(lacks)
+        if lacks := known.lacks:
+            if not known.is_asking and (stale := policy.capabilities.stale(known)):
+                self._tries = self._of_use(stale, target)
+                known.is_asking = bool(self._tries)
+                lacks -= self._tries
+            self._adapt(lacks)
+        else:
+            call.lacks, call.asks_stream = lacks, call.stream and not policy.force_non_streaming
         if call.stream and not call.asks_stream and not policy.fallback:
             raise Unsupported(
                 "This model cannot stream.",

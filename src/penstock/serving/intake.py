@@ -57,9 +57,6 @@ class _Refused(Exception):
 
 _TOO_LARGE = (431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
 
-#: the headers that are looked at while they come
-_CHECKED = frozenset((b"expect", b"host", b"transfer-encoding"))
-
 
 class Intake(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: ClientLimits = _LIMITS, **kwargs: Any) -> None:
@@ -69,8 +66,6 @@ class Intake(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # the one that is being answered
         #: since the last byte of a body, or the last end of a message
         self._fruitless_bytes = 0
-        self._hosts = 0
-        self._head_is_whole = False
         #: what the client has begun and not finished
         self._owed: Literal["head", "body"] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -123,24 +118,6 @@ class Intake(HttpToolsProtocol):
             else:
                 self._refuse(400, "This is no valid HTTP/1.1 request.")
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_is_whole = False
-        self._hosts = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_is_whole:
-            return  # a trailer says nothing of a request that has been let in
-        name = name.lower()
-        if name in _CHECKED:
-            if name == b"host":
-                self._hosts += 1
-            elif name == b"expect":
-                self.expect_100_continue = value.lower() == b"100-continue"
-            elif value.strip().lower() != b"chunked":
-                raise _Refused(501, "The transfer coding is not known here; chunked is.")
-        self.headers.append((name, value))
-
     def on_headers_complete(self) -> None:
         parser, headers = self.parser, self.headers
         version = parser.get_http_version()
@@ -151,9 +128,12 @@ class Intake(HttpToolsProtocol):
         # Of what has come, some may be a body's, or another request's.
         if self._fruitless_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             raise _Refused(*_TOO_LARGE)
-        if self._hosts > 1 or (version == "1.1" and not self._hosts):
+        names = [name for name, _ in headers]
+        hosts = names.count(b"host")
+        if hosts > 1 or (version == "1.1" and not hosts):
             raise _Refused(400, "A request needs one Host, and no more.")
-        self._head_is_whole = True
+        if b"transfer-encoding" in names and dict(headers)[b"transfer-encoding"].strip().lower() != b"chunked":
+            raise _Refused(501, "The transfer coding is not known here; chunked is.")
         if parser.should_upgrade():
             if parser.get_method() == b"CONNECT":
                 raise _Refused(405, "This is no proxy.")
@@ -161,6 +141,7 @@ class Intake(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Refused(429, f"More than {MAX_PIPELINED} requests wait on this connection.")
         super().on_headers_complete()
+        self.headers = []  # for trailers, which say nothing of a request that has been let in
         if self.pipeline:
             self.flow.resume_reading()  # else nobody would see the client leave
 
@@ -191,7 +172,7 @@ class Intake(HttpToolsProtocol):
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._parse(b"\r\n".join([*lines, b"", rest]) if rest else b"\r\n".join([*lines, b"", b""]))
+        self._parse(b"\r\n".join([*lines, b"", rest]))
 
     # --- refusing ---------------------------------------------------------------------------------------------------
 
