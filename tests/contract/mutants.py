@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--promise", action="append", metavar="C4", help="only mutations of this promise")
     parser.add_argument("--name", action="append", metavar="NAME", help="only this mutation")
     parser.add_argument("--list", action="store_true", help="print the table, and run nothing")
+    parser.add_argument("--check", action="store_true", help="say which no longer apply to the source, and run nothing")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="mutants at the same time (2)")
     options = parser.parse_args(arguments)
@@ -149,10 +150,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         print("No mutation fits. --list prints them all.", file=sys.stderr)
         return 2
+    if options.check:
+        return checked(chosen)
     if options.list:
         listed([Outcome(mutation, "survived", mutation.breaks, 0.0) for mutation in chosen], as_json=options.json)
         return 0
     return prove(chosen, jobs=options.jobs, as_json=options.json)
+
+
+def checked(mutations: Sequence[Mutation]) -> int:
+    """Whether each text is still there, its replacement is Python, and its test exists. Takes a second."""
+    wrong = 0
+    for mutation in mutations:
+        try:
+            check(mutation)
+        except (AssertionError, OSError, SyntaxError) as error:
+            wrong += 1
+            print(f"{error}", file=sys.stderr)
+    if wrong:
+        print(
+            f"{wrong} of {len(mutations)}: write them anew, and run scripts/mutants --name with each.", file=sys.stderr
+        )
+    return 1 if wrong else 0
+
+
+def check(mutation: Mutation) -> None:
+    """Raises what is wrong with it."""
+    source = (SOURCE / "penstock" / mutation.file).read_text(encoding="utf-8")
+    compile(mutation.applied(source), mutation.file, "exec")
+    mutation.check_test()
 
 
 def prove(mutations: Sequence[Mutation], *, jobs: int, as_json: bool) -> int:

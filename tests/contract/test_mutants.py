@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.contract import mutants
-from tests.contract.mutants import SOURCE, judged, main, prove, tried
+from tests.contract.mutants import check, checked, judged, main, prove, tried
 from tests.contract.mutations import MUTATIONS, DoesNotApply, Mutation
 
 
@@ -28,9 +28,7 @@ def test_each_mutation_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
 def test_a_mutation_applies_and_its_test_is_there(mutation: Mutation) -> None:
     """Where this fails, the source has changed: write the mutation anew, and see that its test still catches it."""
-    source = (SOURCE / "penstock" / mutation.file).read_text(encoding="utf-8")
-    compile(mutation.applied(source), mutation.file, "exec")
-    mutation.check_test()
+    check(mutation)
 
 
 # --- the runner -------------------------------------------------------------------------------------------------------
@@ -52,6 +50,7 @@ def test_a_text_that_is_gone_is_said_loudly() -> None:
     gone = a_mutation("c4-d", "this text is not there", "")
     with pytest.raises(DoesNotApply, match=r"framing/sse\.py holds its text 0 times"):
         gone.applied("source")
+    assert checked([gone]) == 1
     outcome = tried(gone)
     assert (outcome.verdict, "holds its text 0 times" in outcome.why) == ("broken", True)
 

@@ -109,8 +109,8 @@ MUTATIONS = (
         "c8-pings-wind-idle",
         "once there was content, whatever comes winds idle up",
         "streams/clocks.py",
-        "        if has_content:\n            self._content_at = at\n",
-        "        if has_content or self._content_at is not None:\n            self._content_at = at\n",
+        "        if has_content:\n            if self._content_at is None and",
+        "        if has_content or self._content_at is not None:\n            if self._content_at is None and",
         "test_c8_four_clocks.py::test_c8_in_every_pair_each_stall_is_ended_by_its_own_clock",
     ),
     Mutation(
