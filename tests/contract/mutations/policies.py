@@ -68,6 +68,30 @@ MUTATIONS = (
         "    telling = failures[-1]\n",
         "test_c9_asked_again.py::test_c9_when_no_target_is_left_the_most_telling_status_is_told",
     ),
+    Mutation(
+        "c9-takes-up-what-nobody-asked-to-take-up",
+        "a stream that broke is begun again though recovery is off",
+        "policy/recovery.py",
+        '        if mode == "off":\n            return inner\n',
+        '        if mode == "off":\n            return recovered("restart", continues=continues)(inner)\n',
+        "policy/test_recovery.py::test_c9_off_tells_it_as_it_is",
+    ),
+    Mutation(
+        "c9-the-seam-is-not-marked",
+        "what another attempt has said looks like the first one's words",
+        "policy/recovery.py",
+        "                batch.seam, self._seam = self._seam, None\n",
+        "                batch.seam = None\n",
+        "test_c9_recovery.py::test_c9_restart_is_one_reply_with_a_mark",
+    ),
+    Mutation(
+        "c9-a-call-is-made-twice",
+        "a reply with a tool call is begun again, and its client may do twice what it was told",
+        "policy/recovery.py",
+        "self._seams >= MAX_SEAMS or not told.may_be_restarted:",
+        "self._seams >= MAX_SEAMS:",
+        "test_c9_recovery.py::test_c9_a_call_that_has_begun_is_not_taken_up",
+    ),
     # --- C11 ----------------------------------------------------------------------------------------------------------
     Mutation(
         "c11-places-without-bound",
