@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONED = (
     "README.md",
+    "docs/reference/keys.md",
     "docs/reference/laboratory.md",
     "docs/reference/metrics.md",
     "docs/reference/providers.md",
@@ -44,6 +45,9 @@ COMMANDS = (
     "ask",
     "demo",
     "providers",
+    "keys new",
+    "keys list",
+    "keys revoke",
     "models",
     "simulate",
     "check",
@@ -144,7 +148,7 @@ def test_the_library_pages_programs_run(
 def test_every_option_in_the_pages_exists(tmp_path: Path) -> None:
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in OPTIONED)
     for command in COMMANDS:
-        shown = run(command, "--help", cwd=tmp_path).stdout
+        shown = run(*command.split(), "--help", cwd=tmp_path).stdout
         for line in re.findall(rf"penstock {command}\b[^\n`#]*", text):
             line = re.sub(r"(['\"]).*?\1", "", line)  # a command of somebody else's
             for option in re.findall(r"--[a-z-]+", line):

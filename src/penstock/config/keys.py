@@ -114,7 +114,7 @@ def read_keys(path: str | Path) -> tuple[Key, ...]:
         ) from None
     except OSError as error:
         raise ConfigError(f"Cannot read the keys file {path}: {error.strerror or error}.") from error
-    if stat.S_IMODE(mode) & 0o022:
+    if sys.platform != "win32" and stat.S_IMODE(mode) & 0o022:
         raise ConfigError(f"Others may write to the keys file {path}.", fix=f"Take it from them: chmod 600 {path}")
     try:
         keys = msgspec.json.decode(raw, type=_File, dec_hook=_moment).keys

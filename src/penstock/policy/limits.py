@@ -273,6 +273,7 @@ class Limits:
     def rules(self, rules: Rules) -> None:
         self._rules = rules
         self._whole.take(rules.whole)
+        self._limits_all = rules.whole != NO_LIMIT
         for name, gate in self._upstreams.items():
             gate.places = rules.upstreams.get(name)
             gate.let_in()
@@ -289,6 +290,8 @@ class Limits:
         """The layer that lets a call in: its caller's quota first, then the quota of all together."""
 
         def handle(call: Call) -> AbstractAsyncContextManager[EventStream]:
+            if call.key is None and not self._limits_all:
+                return inner(call)
             accounts = self._accounts(call)
             if not accounts:
                 return inner(call)
@@ -320,6 +323,8 @@ class Limits:
 
     def spent(self, key: str | None, *tokens: int | None) -> None:
         """What a call of that caller's used, as its stream reported it; None: nobody said."""
+        if key is None and self._whole.quota.tokens_per_minute is None:
+            return
         used = sum(filter(None, tokens))
         if used <= 0:
             return
@@ -331,7 +336,7 @@ class Limits:
         found = []
         if call.key is not None and (account := self._account_of(call.key)) is not None:
             found.append(account)
-        if self._whole.quota != NO_LIMIT:
+        if self._limits_all:
             found.append(self._whole)
         return found
 
