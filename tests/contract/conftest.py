@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FIRST_CONTENT_S = IDLE_S = 0.3
 SILENCE_S = 0.2
 TOTAL_S = 0.6
+DOCUMENT_S = 0.4
 
 #: and those of `hurried_bench`, before which crowds wait: a ping each 50 ms comes late there
 CROWDS = {"first_content": 0.7, "idle": 0.7, "silence": 0.5, "total": 1.0}
@@ -54,7 +55,13 @@ def gateway(scripted: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def hurried(scripted: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    clocks = {"first_content": FIRST_CONTENT_S, "idle": IDLE_S, "silence": SILENCE_S, "total": TOTAL_S}
+    clocks = {
+        "first_content": FIRST_CONTENT_S,
+        "idle": IDLE_S,
+        "silence": SILENCE_S,
+        "total": TOTAL_S,
+        "document": DOCUMENT_S,
+    }
     with serving(two_upstreams(scripted, timeouts=clocks), tmp_path_factory.mktemp("hurried")) as running:
         yield running
 

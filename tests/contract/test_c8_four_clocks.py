@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.clients import CLIENTS
-from tests.contract.conftest import CROWDS, FIRST_CONTENT_S, IDLE_S, SILENCE_S, TOTAL_S
+from tests.contract.conftest import CROWDS, DOCUMENT_S, FIRST_CONTENT_S, IDLE_S, SILENCE_S, TOTAL_S
 from tests.contract.simulated import WORDS, Bench, at_once, check_failed, simulators_config
 from tests.contract.simulated import Pair as AnyPair
 from tests.gateways import Gateway, serving, two_upstreams
@@ -121,6 +121,15 @@ def test_c8_a_document_has_clocks_as_well(wire: Wire, upstream: Upstream, hurrie
     asked = hurried.ask(Pair(wire, wire), stream=False)
     check_timed_out(hurried, asked, "silence", SILENCE_S, began)
     assert asked.status == 504
+
+
+@each_client
+def test_c8_a_document_that_is_still_thought_of_is_not_silent(wire: Wire, upstream: Upstream, hurried: Gateway) -> None:
+    """Not one byte of it can come before all of it is there: it has a clock of its own, and is not asked for again."""
+    began = time.monotonic()
+    upstream.answers(Answer((wire.document(),), content_type="application/json", before=Gate()))
+    check_timed_out(hurried, hurried.ask(Pair(wire, wire), stream=False), "document", DOCUMENT_S, began)
+    assert len(upstream.exchanges) == 1
 
 
 @each_client

@@ -211,7 +211,7 @@ class TimedOut(UpstreamError):
         )
         self.clock: ClockName = clock
         self.after_s = after_s
-        self.retryable = clock != "total"
+        self.retryable = clock not in ("document", "total")  # after so long, all of it was thought, and paid for
 
     @property
     def error_type(self) -> str:
