@@ -22,6 +22,7 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
         (Reply(text="A cat."),),
         (Reply(text="It is."),),
     ],
+    "embeddings": [(Reply(),) * 2, (Reply(),)],
     "structured-output": [
         (Reply(text='{"name":"Lisbon","country":"Portugal","people":567131}'),),
         (Reply(text='{"value":[{"title":"Emma","year":1815},{"title":"Persuasion","year":1817}]}'),),
@@ -69,6 +70,7 @@ def test_a_program_runs_as_written(
         monkeypatch.setenv("PENSTOCK_PROVIDERS", str(overlay))
         for name in dialects:
             monkeypatch.setenv(f"{name.upper()}_API_KEY", "k")
+        program = program.replace("http://127.0.0.1:8080/v1", upstream.url)
         exec(compile(program, f"{page.name} program {k}", "exec", dont_inherit=True), {"__name__": "__main__"})
         assert len(upstream.seen) == len(SAID[page.stem][k])
     if said is not None:

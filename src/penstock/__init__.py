@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.canon.embedding import Embeddings
     from penstock.canon.errors import (
         AlreadyConsumed,
         ConfigError,
@@ -46,14 +47,17 @@ if TYPE_CHECKING:
     from penstock.canon.price import Price
     from penstock.canon.request import Audio, File, Image, Message, Tool, ToolResult
     from penstock.canon.response import Response
+    from penstock.canon.target import Secret, Target
     from penstock.canon.usage import Usage
     from penstock.catalogue.provider import Provider
     from penstock.client.client import (
         Client,
+        aembed,
         agenerate,
         amodels,
         arun_tools,
         astream,
+        embed,
         generate,
         models,
         replay,
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from penstock.streams.clocks import Timeouts
 
 _HOMES = {
+    "penstock.canon.embedding": "Embeddings",
     "penstock.canon.errors": (
         "AlreadyConsumed ConfigError ConnectError CursorLagged InvalidRequest InvalidSchema PenstockError RequestError "
         "SchemaMismatch StatusError StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
@@ -82,7 +87,10 @@ _HOMES = {
     "penstock.canon.response": "Response",
     "penstock.canon.usage": "Usage",
     "penstock.catalogue.provider": "Provider",
-    "penstock.client.client": "Client agenerate amodels arun_tools astream generate models replay run_tools stream",
+    "penstock.client.client": (
+        "Client aembed agenerate amodels arun_tools astream embed generate models replay run_tools stream"
+    ),
+    "penstock.canon.target": "Secret Target",
     "penstock.client.conversation": "Messages OneMessage",
     "penstock.client.functions": "FunctionTool tool",
     "penstock.client.hooks": "Hooks",
@@ -105,6 +113,7 @@ __all__ = [
     "ConnectError",
     "CursorLagged",
     "Delta",
+    "Embeddings",
     "File",
     "Finish",
     "FunctionTool",
@@ -125,10 +134,12 @@ __all__ = [
     "RequestError",
     "Response",
     "SchemaMismatch",
+    "Secret",
     "Start",
     "StatusError",
     "Stream",
     "StreamedError",
+    "Target",
     "Text",
     "TimedOut",
     "Timeouts",
@@ -143,10 +154,12 @@ __all__ = [
     "UpstreamError",
     "Usage",
     "UsageUpdate",
+    "aembed",
     "agenerate",
     "amodels",
     "arun_tools",
     "astream",
+    "embed",
     "generate",
     "models",
     "providers",

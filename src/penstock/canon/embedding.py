@@ -21,8 +21,15 @@ class EmbedRequest(Struct, frozen=True):
 
 
 class Embeddings(Struct, frozen=True):
-    """One vector for each input, in its order."""
+    """One vector for each input, in its order. `warnings`: what was asked for and not sent, a sentence each."""
 
     vectors: tuple[tuple[float, ...], ...]
     model: str | None = None
     usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        """The one that there is. Raises `ValueError` where there are several."""
+        (only,) = self.vectors
+        return only

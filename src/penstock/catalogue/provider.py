@@ -84,6 +84,8 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     models_path: str | None = None
     capabilities: Capabilities = Capabilities()
     cost: dict[str, Price] = {}
+    #: texts in one request for embeddings, at most
+    embed_batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
     note: str | None = None
 
     def __repr__(self) -> str:

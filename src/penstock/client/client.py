@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+from penstock.canon.embedding import EmbedRequest
 from penstock.canon.errors import PenstockError
 from penstock.canon.target import Target
 from penstock.client.conversation import Messages, read_conversation
+from penstock.client.embed import ask_once, embed_all, read_texts
+from penstock.client.keys import ENV_FILE
 from penstock.client.loop import LoopThread
 from penstock.client.options import Options, ToolOptions, known_options
 from penstock.client.output import Shape
@@ -22,9 +25,19 @@ from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
 from penstock.client.session import Observers
 from penstock.client.stream import AsyncStream, Stream
-from penstock.client.target import check_dialect, find_target, find_upstream, listed_at, price
+from penstock.client.target import (
+    check_dialect,
+    find_target,
+    find_upstream,
+    listed_at,
+    most_texts,
+    price,
+    refuse_unable,
+)
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
+from penstock.dialects.embedding import embedding
 from penstock.policy.capabilities import Capabilities, capable
+from penstock.policy.embed import embeddings
 from penstock.policy.models import ask_models
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.clocks import Timeouts
@@ -35,8 +48,10 @@ from penstock.transport.memory import MemoryTransport, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Self, Unpack
 
+    from penstock.canon.embedding import Embeddings
     from penstock.canon.events import Event
     from penstock.canon.model import Model
     from penstock.canon.request import Message
@@ -50,7 +65,10 @@ _ASKS = in_dialect()
 
 
 class Client:
-    """`upstreams` maps names to base URLs, `keys` names of upstreams or providers to their keys.
+    """`upstreams` maps names to base URLs or targets, `keys` names of upstreams or providers to their keys.
+
+    `defaults` are options of every chat call, unless the call says otherwise. `env_file` is where keys are looked for
+    that the environment does not have; None: nowhere.
 
     `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
     (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
@@ -62,14 +80,18 @@ class Client:
     def __init__(
         self,
         *,
-        upstreams: Mapping[str, str] | None = None,
+        upstreams: Mapping[str, str | Target] | None = None,
         keys: Mapping[str, str] | None = None,
+        defaults: Options | None = None,
+        env_file: str | Path | None = ENV_FILE,
         timeouts: Timeouts | None = None,
         hooks: Hooks | None = None,
         telemetry: Exporter | Iterable[Exporter] | Bus | None = None,
     ) -> None:
         self._upstreams = dict(upstreams or {})
         self._keys = dict(keys or {})
+        self._defaults = known_options(defaults or {})
+        self._env_file = env_file
         self._timeouts = timeouts or Timeouts()
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
         self._records = Records(telemetry) if telemetry is not None else None
@@ -106,31 +128,40 @@ class Client:
         if self._records is not None and not self._kept:
             await self._records.aclose()
 
-    def astream(self, model: str, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
+    def astream(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
         """The reply to `messages`, as it comes. Use it in `async with`.
 
-        `model` is `provider:model`; `base_url` or the client's upstreams say where, else the provider's own URL and key
-        variable do. `dialect` is what that server speaks (`openai-chat` unless the provider says otherwise). `extra`
-        are further fields of the request's body, by dialect. Raises a `ConfigError` or `RequestError` at once, an
-        `UpstreamError` when it is entered or read.
+        `model` is `provider:model`, `provider:model@upstream` (the provider's model at one of the client's upstreams),
+        a `Target`, or with a `base_url` the model alone. `base_url` or the client's upstreams say where, else the
+        provider's own URL and key variable do. `dialect` is what that server speaks (`openai-chat` unless the provider
+        says otherwise). `extra` are further fields of the request's body, by dialect. Raises a `ConfigError` or
+        `RequestError` at once, an `UpstreamError` when it is entered or read.
         """
-        return self._asked(model, messages, known_options(options))
+        return self._asked(model, messages, self._options(options))
 
-    def _asked(
-        self, model: str, messages: Messages, options: Options, transport: Http1Transport | None = None
-    ) -> AsyncStream:
-        """`transport` is the caller's to close; without one, this loop's, or one for this call alone."""
-        name = model.partition(":")[0]
-        target = find_target(
+    def _options(self, given: Mapping[str, Any], *more: str) -> Options:
+        return cast("Options", {**self._defaults, **known_options(given, *more)})
+
+    def _target(self, model: str | Target, options: Options) -> Target:
+        return find_target(
             model,
             upstreams=self._upstreams,
+            keys=self._keys,
             base_url=options.get("base_url"),
             dialect=options.get("dialect"),
-            key=options.get("key") or self._keys.get(name),
+            key=options.get("key"),
+            env_file=self._env_file,
         )
+
+    def _asked(
+        self, model: str | Target, messages: Messages, options: Options, transport: Http1Transport | None = None
+    ) -> AsyncStream:
+        """`transport` is the caller's to close; without one, this loop's, or one for this call alone."""
+        target = self._target(model, options)
         assert target.model is not None
         shape = Shape(options["schema"]) if "schema" in options else None
         request = build_request(target.model, messages, options, shape)
+        refuse_unable(request, target)
         loop = asyncio.get_running_loop()
         kept = transport or self._kept.get(loop)
         transport = kept or _transport()
@@ -152,24 +183,24 @@ class Client:
             known = self._known[loop] = Capabilities()
         return known
 
-    def stream(self, model: str, messages: Messages, **options: Unpack[Options]) -> Stream:
+    def stream(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Stream:
         """`astream` for programs without a loop: the request is sent, and its status checked, before this returns."""
         return Stream(lambda: self.astream(model, messages, **options), _loop)
 
-    async def agenerate(self, model: str, messages: Messages, **options: Unpack[Options]) -> Response:
+    async def agenerate(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `astream`, folded."""
         async with self.astream(model, messages, **options) as stream:
             async for _ in stream:
                 pass
             return stream.response
 
-    def generate(self, model: str, messages: Messages, **options: Unpack[Options]) -> Response:
+    def generate(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `stream`, folded."""
         return _loop.run(self.agenerate(model, messages, **options))
 
     async def arun_tools(
         self,
-        model: str,
+        model: str | Target,
         messages: Messages,
         *,
         max_rounds: int = 10,
@@ -188,7 +219,7 @@ class Client:
         `tool_choice` that forces a call holds for the first request alone. Raises `ToolLimit` after `max_rounds`
         requests or `timeout` seconds, its `.run` being what was done; and whatever `astream` raises.
         """
-        asked = known_options(options, *Limits.__struct_fields__, "on_event")
+        asked = self._options(options, *Limits.__struct_fields__, "on_event")
         limits = Limits(
             max_rounds=max_rounds,
             timeout=timeout,
@@ -217,16 +248,71 @@ class Client:
             if kept is None:
                 await transport.aclose()
 
-    def run_tools(self, model: str, messages: Messages, **options: Unpack[ToolOptions]) -> ToolRun:
+    def run_tools(self, model: str | Target, messages: Messages, **options: Unpack[ToolOptions]) -> ToolRun:
         """`arun_tools` for programs without a loop. `on_event` is called in a thread of Penstock's own."""
         return _loop.run(self.arun_tools(model, messages, **options))
+
+    async def aembed(
+        self,
+        model: str | Target,
+        input: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        user: str | None = None,
+        extra: Mapping[str, Mapping[str, Any]] | None = None,
+        batch_size: int | None = None,
+        concurrency: int = 4,
+        base_url: str | None = None,
+        dialect: str | None = None,
+        key: str | None = None,
+    ) -> Embeddings:
+        """A vector for each text, in their order.
+
+        More texts than the provider takes in one request are asked for in several, `concurrency` at a time, their usage
+        added up; `batch_size` is for a server whose limit nobody knows. `dimensions` None: as many as the model has.
+        """
+        options: Options = {"base_url": base_url, "dialect": dialect, "key": key}
+        target = self._target(model, options)
+        assert target.model is not None
+        embedding(target.dialect)
+        request = EmbedRequest(
+            target.model,
+            read_texts(input),
+            dimensions,
+            user,
+            extras={name: dict(each) for name, each in (extra or {}).items()},
+        )
+        kept = self._kept.get(asyncio.get_running_loop())
+        transport = kept or _transport()
+
+        async def ask(request: EmbedRequest) -> Embeddings:
+            call = Call(request_id=f"req_{secrets.token_hex(12)}", model=request.model, stream=False, target=target)
+            return await ask_once(embeddings(transport, self._timeouts, request, None), call, self._observers)
+
+        try:
+            most = batch_size if batch_size is not None else most_texts(target)
+            return await embed_all(ask, request, most=most, concurrency=concurrency)
+        finally:
+            if kept is None:
+                await transport.aclose()
+
+    def embed(self, model: str | Target, input: str | Sequence[str], **options: Any) -> Embeddings:
+        """`aembed` for programs without a loop."""
+        return _loop.run(self.aembed(model, input, **options))
 
     async def amodels(
         self, provider: str, *, base_url: str | None = None, dialect: str | None = None, key: str | None = None
     ) -> list[Model]:
         """What models it has, as it lists them itself."""
         key = key or self._keys.get(provider)
-        target = find_upstream(provider, upstreams=self._upstreams, base_url=base_url, dialect=dialect, key=key)
+        target = find_upstream(
+            provider,
+            upstreams=self._upstreams,
+            base_url=base_url,
+            dialect=dialect,
+            key=key,
+            env_file=self._env_file,
+        )
         path = listed_at(provider) if base_url is None and provider not in self._upstreams else None
         kept = self._kept.get(asyncio.get_running_loop())
         transport = kept or _transport()
@@ -252,6 +338,8 @@ generate = _default.generate
 agenerate = _default.agenerate
 run_tools = _default.run_tools
 arun_tools = _default.arun_tools
+embed = _default.embed
+aembed = _default.aembed
 models = _default.models
 amodels = _default.amodels
 

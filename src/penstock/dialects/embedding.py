@@ -55,6 +55,17 @@ EMBEDDINGS = {
     "openai-responses": "penstock.dialects.openai_chat.embed",
 }
 
+#: texts in one request, as the dialect's own provider limits them: OpenAI 2,048, Cohere 96, Gemini 100 (2026-11).
+#: Ollama has no limit; one request of this size is long enough for whoever waits.
+MOST_TEXTS = {
+    "cohere": 96,
+    "gemini": 100,
+    "ollama": 512,
+    "openai-chat": 2048,
+    "openai-completions": 2048,
+    "openai-responses": 2048,
+}
+
 #: the kind of the part that embeddings are
 KIND = "embeddings"
 

@@ -30,21 +30,23 @@ def embeddings(
     transport: Transport,
     timeouts: Timeouts,
     request: EmbedRequest,
-    client: str,
+    client: str | None,
     *,
     older: bool = False,
     max_reply_bytes: int = MAX_REPLY_BYTES,
 ) -> Handler:
-    """The handler that asks `call.target` for what `request` wants; `client` is the dialect of `call.body`."""
+    """The handler that asks `call.target` for what `request` wants.
+
+    `client` is the dialect of `call.body`, None where there is none.
+    """
 
     def asks(call: Call, target: Target) -> tuple[Reader, HttpRequest]:
         there = embedding(target.dialect)
-        passes = is_verbatim(client, target, older=older)
-        sent = (
-            client_embedding(client).forward_request(call.body, request, target)
-            if passes
-            else there.build_request(request, target)
-        )
+        passes = client is not None and is_verbatim(client, target, older=older)
+        if client is not None and passes:
+            sent = client_embedding(client).forward_request(call.body, request, target)
+        else:
+            sent = there.build_request(request, target)
         return EmbeddingReader(target.dialect, len(request.inputs), whole=not passes), sent
 
     return upstream(transport, timeouts, asks, max_frame_bytes=max_reply_bytes, max_reply_bytes=max_reply_bytes)

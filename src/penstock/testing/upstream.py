@@ -12,6 +12,7 @@ gateway in between can be tested. It counts what it saw, and never stops by itse
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from itertools import count, cycle
 from typing import TYPE_CHECKING
@@ -20,8 +21,11 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec.structs import replace
 
+from penstock.canon.embedding import Embeddings
 from penstock.canon.errors import ConfigError, InvalidRequest, PenstockError, UnknownRoute
+from penstock.canon.usage import Usage
 from penstock.dialects import client_dialect, gemini, ollama
+from penstock.dialects.embedding import client_embedding
 from penstock.testing.faults import Fault, parse_fault
 from penstock.testing.plan import Piece, document_plan, stream_plan
 from penstock.testing.script import Reply, Script, Turns
@@ -60,6 +64,9 @@ class Upstream(Server):
         """Answer one request. A server that says something else overrides this."""
         if seen.method != "POST":
             await exchanged.say(200, "application/json", _MODELS)
+            return
+        if (client := _embeds_at(seen.path)) is not None:
+            await exchanged.say(*_embedded(client, seen))
             return
         try:
             plan = self._plan(seen)
@@ -149,6 +156,34 @@ def _spoken_at(path: str) -> tuple[Dialect, str]:
     if name is None:
         raise UnknownRoute(f"The simulator has no {plain}.", param="path", fix=f"It has {', '.join(_PATHS)}.")
     return client_dialect(name), ""
+
+
+def _embeds_at(path: str) -> str | None:
+    """The dialect of a path that asks for embeddings."""
+    plain = path.partition("?")[0]
+    return next((name for end, name in _EMBEDDINGS.items() if plain.endswith(end)), None)
+
+
+_EMBEDDINGS = {"/embeddings": "openai-chat", "/api/embed": "ollama"}
+
+
+def _embedded(name: str, seen: Seen) -> tuple[int, str, bytes]:
+    """A vector of four numbers for each text, always the same for the same text."""
+    own = client_embedding(name)
+    seen.dialect = name
+    try:
+        request = own.parse_request(seen.body)
+    except PenstockError as error:
+        return getattr(error, "status", 400), "application/json", client_dialect(name).write_error(error, None)
+    seen.model = request.model
+    vectors = tuple(_vector(text) for text in request.inputs)
+    words = sum(len(text.split()) for text in request.inputs)
+    found = Embeddings(vectors, request.model, Usage(input=words, total=words))
+    return 200, "application/json", own.write_response(found, request, model=request.model)
+
+
+def _vector(text: str) -> tuple[float, ...]:
+    return tuple(byte / 256 for byte in hashlib.sha256(text.encode()).digest()[:4])
 
 
 _MODELS = msgspec.json.encode(
