@@ -146,7 +146,7 @@ def test_health_props_and_models(worker: Running) -> None:
 
 def test_c7_a_client_that_leaves_frees_the_engine(worker: Running) -> None:
     connection = http.client.HTTPConnection(urlsplit(worker.url).netloc, timeout=30)
-    body = json.dumps({"prompt": "Write a very long essay about rivers.", "max_tokens": 4000})
+    body = json.dumps({"prompt": "Write a very long essay about rivers.", "max_tokens": 4000, "temperature": 0})
     connection.request("POST", "/v1/execute", body)
     answer = connection.getresponse()
     request_id = answer.headers["x-request-id"]
@@ -201,3 +201,18 @@ def test_a_port_that_is_taken(worker: Running, tmp_path: Path) -> None:
 def test_no_model_is_a_wrong_call(tmp_path: Path) -> None:
     assert run("worker", cwd=tmp_path).returncode == 2
     assert run("worker", "--demo", "--model", "x.gguf", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"host": "evil.example"}, "names of this machine alone; `evil.example` is none. Ask 127.0.0.1 or localhost."),
+        ({"origin": "https://evil.example"}, "Pages of https://evil.example may not ask here."),
+    ],
+)
+def test_a_page_of_a_browser_does_not_get_in(headers: dict[str, str], said: str, worker: Running) -> None:
+    connection = http.client.HTTPConnection(urlsplit(worker.url).netloc, timeout=30)
+    connection.request("POST", "/v1/execute", json.dumps({"prompt": "Hi"}).encode(), headers)
+    answer = connection.getresponse()
+    assert (answer.status, said in json.load(answer)["error"]["message"]) == (403, True)
+    connection.close()

@@ -21,6 +21,8 @@ def worker(
     port: Annotated[int, typer.Option(help="Listen on this port; 0 takes a free one.")] = 8067,
     log: Annotated[str, typer.Option(help="A line per request: pretty, compact, json or off.")] = "pretty",
 ) -> None:
+    from penstock.config.load import is_loopback
+    from penstock.serving.door import Door
     from penstock.serving.server import address_of, bind, run
     from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.log import LogExporter
@@ -39,7 +41,7 @@ def worker(
     bus = Bus([LogExporter(sys.stdout, format=log, color=sys.stdout.isatty())] if log != "off" else [])  # type: ignore[arg-type]
     bound = bind(host, port)
     run(
-        application(engine, Http1Transport(), bus),
+        application(engine, Http1Transport(), bus, door=Door(None, is_configured=False) if is_loopback(host) else None),
         bound,
         drain_s=lambda: 10.0,
         ready=lambda: print(

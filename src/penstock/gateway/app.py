@@ -24,7 +24,6 @@ from penstock.gateway.about import (
     ready_route,
     telemetry_route,
 )
-from penstock.gateway.door import Door
 from penstock.gateway.keyring import Keyring, allowed
 from penstock.gateway.models import models_route
 from penstock.gateway.passthrough import Passthrough
@@ -40,6 +39,7 @@ from penstock.policy.trace import traced
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App
 from penstock.serving.context import ContextWindows
+from penstock.serving.door import Door
 from penstock.serving.embed_route import embed_route
 from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.canon.errors import PenstockError
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.serving.door import Door
     from penstock.streams.handler import Handler
     from penstock.telemetry.bus import Bus
     from penstock.transport.base import Transport
@@ -40,7 +41,9 @@ MAX_BODY_BYTES = 100 * 1024 * 1024
 TIMEOUTS = Timeouts(connect=5.0, first_content=None, idle=None, silence=None, total=None, document=None)
 
 
-def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float | None = 15.0) -> App:
+def worker(
+    engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float | None = 15.0, door: Door | None = None
+) -> App:
     """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown."""
     windows = ContextWindows(transport)
     loading = Loading(engine, lambda error: app.fail(error))
@@ -106,6 +109,7 @@ def worker(engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float
             ("GET", "/"): present,
         },
         dialect_of=dialect_of_path,
+        door=door,
         startup=startup,
         shutdown=shutdown,
     )

@@ -1,14 +1,14 @@
 """Who may come in, decided from a request's head alone, before its body is read.
 
-With keys: who gives one that is known, at any name of this machine. Without keys the gateway listens on loopback alone,
-and the door keeps out what comes from a browser's page all the same: a `Host` that is no name of this machine (DNS
-rebinding), and an `Origin` that is another's (docs/decisions/0016). CORS is what lets a page in, and is off by default.
+With keys: who gives one that is known, at any name of this machine. Without keys: this machine's programs. A browser's
+page reaches this machine as well, so a `Host` that is no name of it (DNS rebinding), and an `Origin` that is another's,
+are kept out (docs/decisions/0016). CORS is what lets a page in, and is off by default.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
 from penstock.canon.errors import Forbidden, Unauthenticated
@@ -17,10 +17,10 @@ from penstock.serving.asgi import KEY, pass_over, refuse, request_id_of
 from penstock.serving.paths import dialect_of_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from penstock.canon.errors import RequestError
-    from penstock.gateway.keyring import Keyring
+    from penstock.canon.key import Key
     from penstock.serving.asgi import Header, Message, Receive, Route, Scope, Send
 
 #: They say nothing but that the process answers, and whoever watches over it has no key.
@@ -39,10 +39,27 @@ _PRIVATE = b"access-control-request-private-network"
 _PREFLIGHT_AGE = b"600"
 
 
-class Door:
-    """`keyring` None: no keys. `hosts`: further names of this machine. `origins`: pages that may ask; `*` is all."""
+class Keys(Protocol):
+    def find(self, given: Sequence[str]) -> Key:
+        """The key that one of these is. Raises `Unauthenticated` where none is."""
+        ...
 
-    def __init__(self, keyring: Keyring | None, *, origins: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+
+class Door:
+    """`keyring` None: no keys. `hosts`: further names of this machine. `origins`: pages that may ask; `*` is all.
+
+    `is_configured` False: nobody can say more of them, and nobody is told that he could.
+    """
+
+    def __init__(
+        self,
+        keyring: Keys | None,
+        *,
+        origins: Iterable[str] = (),
+        hosts: Iterable[str] = (),
+        is_configured: bool = True,
+    ) -> None:
+        self._is_configured = is_configured
         self._keyring = keyring
         self._origins = frozenset(origin.lower().encode() for origin in origins)
         self._any_origin = b"*" in self._origins
@@ -81,14 +98,15 @@ class Door:
         """A browser's page from elsewhere can reach this machine, but not choose what the browser says of it."""
         host = headers.get(b"host", b"")
         if host and not self._is_own(host.decode("latin-1").lower()):
+            elsewhere = ", or put the name into server.hosts" if self._is_configured else ""
             raise Forbidden(
-                f"This gateway has no keys, and answers by names of this machine alone; `{_shown(host)}` is none.",
-                fix="Ask 127.0.0.1 or localhost, or put the name into server.hosts.",
+                f"There are no keys here, so this answers by names of this machine alone; `{_shown(host)}` is none.",
+                fix=f"Ask 127.0.0.1 or localhost{elsewhere}.",
             )
         if foreign_origin is not None and foreign_origin.partition(b"://")[2].lower() != host.lower():
+            where = "server.cors_origins" if self._is_configured else "server.cors_origins of a gateway before this"
             raise Forbidden(
-                f"Pages of {_shown(foreign_origin)} may not ask this gateway.",
-                fix="Put their origin into server.cors_origins.",
+                f"Pages of {_shown(foreign_origin)} may not ask here.", fix=f"Put their origin into {where}."
             )
 
     def _is_own(self, host: str) -> bool:
