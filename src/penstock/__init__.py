@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         SchemaMismatch,
         StatusError,
         StreamedError,
+        StreamingError,
+        StreamingTimeout,
         TimedOut,
         ToolLimit,
         Truncated,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from penstock.catalogue.provider import Provider
     from penstock.client.client import (
         Client,
+        aadapt,
+        adapt,
         aembed,
         agenerate,
         amodels,
@@ -76,7 +80,8 @@ _HOMES = {
     "penstock.canon.embedding": "Embeddings",
     "penstock.canon.errors": (
         "AlreadyConsumed ConfigError ConnectError CursorLagged InvalidRequest InvalidSchema PenstockError RequestError "
-        "SchemaMismatch StatusError StreamedError TimedOut ToolLimit Truncated Unsupported UpstreamError"
+        "SchemaMismatch StatusError StreamedError StreamingError StreamingTimeout TimedOut ToolLimit Truncated "
+        "Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
@@ -88,7 +93,7 @@ _HOMES = {
     "penstock.canon.usage": "Usage",
     "penstock.catalogue.provider": "Provider",
     "penstock.client.client": (
-        "Client aembed agenerate amodels arun_tools astream embed generate models replay run_tools stream"
+        "Client aadapt adapt aembed agenerate amodels arun_tools astream embed generate models replay run_tools stream"
     ),
     "penstock.canon.target": "Secret Target",
     "penstock.client.conversation": "Messages OneMessage",
@@ -139,6 +144,8 @@ __all__ = [
     "StatusError",
     "Stream",
     "StreamedError",
+    "StreamingError",
+    "StreamingTimeout",
     "Target",
     "Text",
     "TimedOut",
@@ -154,6 +161,8 @@ __all__ = [
     "UpstreamError",
     "Usage",
     "UsageUpdate",
+    "aadapt",
+    "adapt",
     "aembed",
     "agenerate",
     "amodels",

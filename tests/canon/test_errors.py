@@ -40,6 +40,8 @@ from penstock.canon.errors import (
     ShuttingDown,
     StatusError,
     StreamedError,
+    StreamingError,
+    StreamingTimeout,
     TimedOut,
     TooLarge,
     ToolLimit,
@@ -61,6 +63,9 @@ EXAMPLES: list[PenstockError] = [
     Cancelled("m"),
     AlreadyConsumed("m"),
     CursorLagged("m"),
+    StreamingError("m", type="t", code="c", status=503, raw={}, target="a:b"),
+    StreamingTimeout("idle", 3.0, target="a:b"),
+    StreamingTimeout("idle", None),
     Saturated("m"),
     ShuttingDown("m"),
     RequestError("m", param="p", fix="f"),
@@ -149,7 +154,16 @@ def test_every_class_has_a_word_of_its_own():
 
 def test_what_may_be_asked_again():
     retryable = {cls for cls in every_class() if cls.retryable}
-    assert retryable == {ConnectError, TimedOut, RateLimited, Overloaded, ServerFault, Truncated, EmptyReply}
+    assert retryable == {
+        ConnectError,
+        TimedOut,
+        StreamingTimeout,
+        RateLimited,
+        Overloaded,
+        ServerFault,
+        Truncated,
+        EmptyReply,
+    }
     assert not any(issubclass(cls, RequestError) for cls in retryable)
 
 

@@ -11,6 +11,7 @@
     ├── UpstreamError                   whom we called; carries `.target`
     │   ├── ConnectError    502         no connection, or one that closed before any answer
     │   ├── TimedOut        504         `.clock`: connect first_content idle silence document total
+    │   │   └── StreamingTimeout        … or another library's stream gave nothing in time (`streaming_timeout`)
     │   ├── StatusError                 an answer that is not 2xx; keeps its status and body
     │   │   └── RateLimited  Overloaded  KeyRejected  ContextTooLong  ContentRefused  ServerFault
     │   ├── ProtocolError   502
@@ -18,6 +19,7 @@
     │   ├── Truncated       502         the stream ended without the provider's own terminal
     │   ├── EmptyReply      502         the reply finished properly, and said nothing at all
     │   ├── StreamedError               the provider said so, inside the stream
+    │   │   └── StreamingError          another library's stream raised it (`streaming_error`)
     │   └── NoTargetLeft                every target failed; `.attempts` says how
     ├── ToolLimit                       tools went on for too long: `.limit` is rounds or time, `.run` what was done
     ├── SchemaMismatch                  a whole reply that does not fit the schema asked for; `.text` is it
@@ -218,6 +220,18 @@ class TimedOut(UpstreamError):
         return f"timeout_{self.clock}"
 
 
+class StreamingTimeout(TimedOut):
+    """A stream of another library's gave nothing in time: by our clock, or, with `after_s` None, by its own."""
+
+    kind = "streaming_timeout"
+
+    def __init__(self, clock: ClockName, after_s: float | None, *, target: str | None = None) -> None:
+        super().__init__(clock, after_s or 0.0, target=target)
+        if after_s is None:
+            self.message, self.fix = "The source says that it has timed out.", "Raise the timeout of its own client."
+            self.args = (self.message,)
+
+
 class StatusError(UpstreamError):
     """An answer that is not 2xx; `status` is 502 where the upstream's is none of an error.
 
@@ -338,6 +352,12 @@ class StreamedError(UpstreamError):
         self.raw = raw
         meant = status_error_class(status, str(code), type)
         self.retryable = meant.retryable or status in RETRYABLE_STATUSES
+
+
+class StreamingError(StreamedError):
+    """A stream of another library's raised an error, which is the `__cause__`."""
+
+    kind = "streaming_error"
 
 
 class NoTargetLeft(UpstreamError):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakKeyDictionary
 
 from penstock.canon.embedding import EmbedRequest
 from penstock.canon.errors import PenstockError
 from penstock.canon.target import Target
+from penstock.client.adapt import Adapting, adapting, is_async, provider_of
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.embed import ask_once, embed_all, read_texts
 from penstock.client.keys import ENV_FILE
@@ -47,7 +48,7 @@ from penstock.transport.http1 import Http1Transport
 from penstock.transport.memory import MemoryTransport, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Self, Unpack
 
@@ -174,6 +175,39 @@ class Client:
             closed=None if kept is not None else transport.aclose,
             observers=self._observers,
             shape=shape,
+        )
+
+    @overload
+    def adapt(
+        self, chunks: AsyncIterable[Any] | Awaitable[AsyncIterable[Any]], **how: Unpack[Adapting]
+    ) -> AsyncStream: ...
+
+    @overload
+    def adapt(self, chunks: Iterable[Any], **how: Unpack[Adapting]) -> Stream: ...
+
+    def adapt(self, chunks: Any, **how: Unpack[Adapting]) -> Stream | AsyncStream:
+        """Another library's stream, or any iterable of chunks, with the life of a stream of ours.
+
+        A sync iterable gives a `Stream`, an async one (or an awaitable of one) an `AsyncStream`. `chunks` are objects
+        of the OpenAI, Anthropic, LiteLLM, Ollama or LangChain packages, or dicts. `timeout` is the longest pause before
+        and between content, in seconds, or `Timeouts`; `recovery` is given the error that ended a source and gives
+        another one, or None; `metadata` is whether `.chunks()` has metadata; `provider` says who answers. Raises
+        `ConfigError` for what is no iterable of chunks.
+        """
+        if is_async(chunks):
+            return self._adapted(chunks, how)
+        return Stream(lambda: self._adapted(chunks, how), _loop)
+
+    def aadapt(self, chunks: Any, **how: Unpack[Adapting]) -> AsyncStream:
+        """`adapt` for programs with a loop: an `AsyncStream` of a sync iterable too, which is read in a thread."""
+        return self._adapted(chunks, how)
+
+    def _adapted(self, chunks: Any, how: Adapting) -> AsyncStream:
+        provider = how.get("provider") or provider_of(chunks)
+        handler = adapting(chunks, timeout=how.get("timeout", 60.0), recover=how.get("recovery"), provider=provider)
+        call = Call(request_id=f"req_{secrets.token_hex(12)}", model="", stream=True)
+        return AsyncStream(
+            handler, call, observers=self._observers, metadata=how.get("metadata", False), provider=provider
         )
 
     def _capabilities(self, loop: asyncio.AbstractEventLoop) -> Capabilities:
@@ -342,6 +376,8 @@ embed = _default.embed
 aembed = _default.aembed
 models = _default.models
 amodels = _default.amodels
+adapt = _default.adapt
+aadapt = _default.aadapt
 
 
 def replay(

@@ -31,12 +31,15 @@ T = TypeVar("T")
 
 
 class RequestSent(Struct, frozen=True):
-    """`request_id` is the same in all three; `model` and `target` are whom the call names first."""
+    """`request_id` is the same in all three; `model` and `target` are whom the call names first.
+
+    `request` is None for a stream of another library's.
+    """
 
     request_id: str
     model: str
     target: str
-    request: ChatRequest
+    request: ChatRequest | None
 
 
 class ResponseStarted(Struct, frozen=True):

@@ -60,9 +60,12 @@ class Session:
         *,
         closed: Callable[[], Awaitable[None]] | None = None,
         observers: Observers | None = None,
+        provider: str | None = None,
         shape: Shape | None = None,
     ) -> None:
         self.call = call
+        #: who answers, as far as is known before it does
+        self.provider = provider or (call.target.upstream if call.target is not None else None)
         #: what the text must be, where somebody said
         self.shape = shape
         self.is_over = False
@@ -298,7 +301,8 @@ class Session:
 
     def _request_sent(self) -> RequestSent:
         call = self.call
-        return RequestSent(call.request_id, call.model, str(call.target), call.request)
+        target = str(call.target or self.provider or "adapted")
+        return RequestSent(call.request_id, call.model, target, call.request if call.has_request else None)
 
     def _response_started(self, stream: EventStream) -> ResponseStarted:
         return ResponseStarted(

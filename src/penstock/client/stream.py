@@ -50,9 +50,8 @@ class _Readable:
     _metadata = False
 
     def _flat(self, metadata: bool | None) -> Pick[Chunk]:
-        call = self._session.call
-        provider = call.target.upstream if call.target is not None else None
-        return Flat(provider, metadata=self._metadata if metadata is None else metadata).chunk
+        wants = self._metadata if metadata is None else metadata
+        return Flat(self._session.provider, metadata=wants).chunk
 
     def _growing(self, schema: Any) -> Pick[Any]:
         session = self._session
@@ -143,10 +142,11 @@ class AsyncStream(_AsyncReadable):
         closed: Callable[[], Awaitable[None]] | None = None,
         observers: Observers | None = None,
         metadata: bool = False,
+        provider: str | None = None,
         shape: Shape | None = None,
     ) -> None:
         self._metadata = metadata
-        self._session = Session(handler, call, closed=closed, observers=observers, shape=shape)
+        self._session = Session(handler, call, closed=closed, observers=observers, provider=provider, shape=shape)
         self._reader = Reader(BUFFER)
         self._session.add(self._reader)
 
@@ -406,4 +406,4 @@ def _abandon(stream: AsyncStream | Stream, warn: Callable[..., None], block: str
 
 def _repr(stream: AsyncStream | Stream, session: Session) -> str:
     state = "over" if session.is_over else "open" if session.is_open else "not begun"
-    return f"<{type(stream).__name__} {session.call.target} {state}>"
+    return f"<{type(stream).__name__} {session.call.target or session.provider or 'adapted'} {state}>"

@@ -130,6 +130,10 @@ class Call:
         self.may_be_asked_again = False
 
     @property
+    def has_request(self) -> bool:
+        return self._request is not None or self.dialect is not None
+
+    @property
     def request(self) -> ChatRequest:
         """The request in no dialect; parsed when first asked for, which a same-dialect call never does."""
         if self._request is None:

@@ -351,7 +351,7 @@ class EventStream:
         attempt: int = 1,
     ) -> None:
         self._reply = reply
-        self._batches: Batches = reply
+        self._batches: Batches = aiter(reply)
         self.target = target
         #: the dialect that the upstream answered in
         self.dialect = dialect
