@@ -40,7 +40,7 @@ class TargetState(Struct, frozen=True):
 
 
 class TargetHealth:
-    """One target's. A call that goes there is a `Turn`."""
+    """One target's."""
 
     __slots__ = ("_breakers", "_opened_at", "_probe", "failures", "in_flight", "name")
 
@@ -50,7 +50,7 @@ class TargetHealth:
         self.failures = 0
         self._breakers = breakers
         self._opened_at: float | None = None
-        self._probe: Turn | None = None
+        self._probe: object = None
 
     @property
     def breaker(self) -> BreakerState:
@@ -72,50 +72,34 @@ class TargetHealth:
         assert self._opened_at is not None
         return self._opened_at + self._breakers.policy.cooldown - self._breakers.now()
 
-    def turn(self) -> Turn:
-        """A call goes there now. End it with `end`, whatever happened."""
-        turn = Turn(self)
+    # --- one call there, known by any object: `begin` and `end` once each, and what it shows between them ---
+
+    def begin(self, call: object) -> None:
         self.in_flight += 1
         if self._opened_at is not None and self.is_welcome:
-            self._probe = turn
-        return turn
-
-    def _works(self) -> None:
-        self._opened_at = self._probe = None
-
-    def _failed(self, turn: Turn) -> None:
-        self.failures += 1
-        limit = self._breakers.policy.failures
-        if self._probe is turn or (limit is not None and self.failures >= limit and self._opened_at is None):
-            self._opened_at = self._breakers.now()
-
-
-class Turn:
-    """One call at one target: `answered` when its reply has begun, `completed` when it was whole, or `failed`."""
-
-    __slots__ = ("_health",)
-
-    def __init__(self, health: TargetHealth) -> None:
-        self._health = health
+            self._probe = call
 
     def answered(self) -> None:
         """It works. That it also finishes what it begins only `completed` says."""
-        self._health._works()
+        self._opened_at = self._probe = None
 
     def completed(self) -> None:
-        self._health.failures = 0
+        self.failures = 0
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, call: object, error: BaseException) -> None:
         if is_to_blame(error):
-            self._health._failed(self)
+            self.failures += 1
+            limit = self._breakers.policy.failures
+            if self._probe is call or (limit is not None and self.failures >= limit and self._opened_at is None):
+                self._opened_at = self._breakers.now()
         elif isinstance(error, StatusError | StreamedError):  # it answered, and the fault is the request's
-            self._health._works()
-            self._health.failures = 0
+            self.answered()
+            self.completed()
 
-    def end(self) -> None:
-        self._health.in_flight -= 1
-        if self._health._probe is self:
-            self._health._probe = None
+    def end(self, call: object) -> None:
+        self.in_flight -= 1
+        if self._probe is call:
+            self._probe = None
 
 
 class Breakers:

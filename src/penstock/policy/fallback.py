@@ -7,7 +7,7 @@ raised at once. When none is left: one `NoTargetLeft` that names every attempt, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import (
     ContentRefused,
@@ -26,18 +26,23 @@ from penstock.canon.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from penstock.canon.target import Target
-    from penstock.policy.breaker import Breakers, TargetHealth, Turn
+    from penstock.policy.breaker import Breakers, TargetHealth
     from penstock.streams.handler import Attempt, Call, Handler, Layer
     from penstock.streams.stream import EventStream
 
 
 def fallback(breakers: Breakers) -> Layer:
     def layer(inner: Handler) -> Handler:
-        def handle(call: Call) -> _FallingBack:
+        def handle(call: Call) -> AbstractAsyncContextManager[EventStream]:
+            assert call.targets, "routing comes before fallback"
+            if len(call.targets) == 1:
+                call.target = call.targets[0]
+                return _AtOne(call, inner, breakers.of(call.target))
             return _FallingBack(call, inner, breakers)
 
         return handle
@@ -45,22 +50,56 @@ def fallback(breakers: Breakers) -> Layer:
     return layer
 
 
-class _FallingBack:
-    """A call at all its targets. A class, because a generator costs each call more."""
+class _AtOne:
+    """A call at one target, and what it shows of that one. A class, because a generator costs each call more."""
 
-    __slots__ = ("_breakers", "_call", "_inner", "_opened", "_stream", "_turn")
+    __slots__ = ("_call", "_health", "_inner", "_opened", "_stream")
+
+    def __init__(self, call: Call, inner: Handler, health: TargetHealth) -> None:
+        self._call = call
+        self._inner = inner
+        self._health = health
+
+    async def __aenter__(self) -> EventStream:
+        health = self._health
+        health.begin(self)
+        try:
+            self._opened = self._inner(self._call)
+            stream = self._stream = await self._opened.__aenter__()
+        except BaseException as error:
+            health.failed(self, error)
+            health.end(self)
+            raise
+        health.answered()
+        return stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._opened.__aexit__(kind, error, trace)
+        finally:
+            health, stream = self._health, self._stream
+            failure = stream.error or error
+            if failure is not None and not stream.is_complete:
+                health.failed(self, failure)
+            elif health.failures and stream.is_complete:
+                health.completed()
+            health.end(self)
+
+
+class _FallingBack:
+    """A call at its targets, one after the other."""
+
+    __slots__ = ("_breakers", "_call", "_inner", "_opened")
 
     def __init__(self, call: Call, inner: Handler, breakers: Breakers) -> None:
         self._call = call
         self._inner = inner
         self._breakers = breakers
-        self._opened: AbstractAsyncContextManager[EventStream] | None = None
-        self._stream: EventStream | None = None
-        self._turn: Turn | None = None
 
     async def __aenter__(self) -> EventStream:
         call = self._call
-        assert call.targets, "routing comes before fallback"
         could_already = call.may_be_asked_again
         failures: list[PenstockError] = []
         told: PenstockError | None = None
@@ -69,8 +108,9 @@ class _FallingBack:
             while True:
                 call.target, health = queue.pop(0)
                 call.may_be_asked_again = could_already or bool(queue)
+                opened = self._opened = _AtOne(call, self._inner, health)
                 try:
-                    return await self._ask(health)
+                    return await opened.__aenter__()
                 except PenstockError as error:
                     failures.append(error)
                     if not queue or not may_do_better_elsewhere(error):
@@ -86,41 +126,15 @@ class _FallingBack:
             told = None
             call.may_be_asked_again = could_already
 
-    async def _ask(self, health: TargetHealth) -> EventStream:
-        turn = health.turn()
-        opened = self._inner(self._call)
-        try:
-            stream = await opened.__aenter__()
-        except BaseException as error:
-            turn.failed(error)
-            turn.end()
-            raise
-        turn.answered()
-        self._opened, self._stream, self._turn = opened, stream, turn
-        return stream
-
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        assert self._opened is not None
-        assert self._turn is not None
-        assert self._stream is not None
-        try:
-            return await self._opened.__aexit__(kind, error, trace)
-        finally:
-            failure = self._stream.error or error
-            if self._stream.is_complete:
-                self._turn.completed()
-            elif failure is not None:
-                self._turn.failed(failure)
-            self._turn.end()
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._opened.__aexit__(kind, error, trace)
 
 
 def _to_ask(targets: tuple[Target, ...], breakers: Breakers) -> list[tuple[Target, TargetHealth]]:
     """Those that work, in order; all of them when none does."""
     known = [(target, breakers.of(target)) for target in targets]
-    if len(known) == 1:
-        return known
     return [each for each in known if each[1].is_welcome] or known
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from penstock.canon.errors import EmptyReply, PenstockError, TimedOut
-from penstock.canon.events import Finish, UsageUpdate, is_content
+from penstock.canon.events import Delta, Finish, UsageUpdate, is_content
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -134,10 +134,10 @@ class _Retrying:
         # What went wrong says more than the clock that would end the next attempt.
         return pause if self._call.now() + pause < self._call.began + self._total_s else None
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._opened.__aexit__(kind, error, trace)
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._opened.__aexit__(kind, error, trace)
 
 
 def _empty(stream: EventStream) -> EmptyReply:
@@ -164,7 +164,10 @@ def is_empty(events: Iterable[Event]) -> bool:
     """Whether these are a whole reply without a word, a thought or a call, and without a reason for that."""
     finish: Finish | None = None
     for event in events:
-        if type(event) is Finish:
+        if type(event) is Delta:  # most replies begin with a word
+            if event.text:
+                return False
+        elif type(event) is Finish:
             finish = event
         elif is_content(event):
             return False
