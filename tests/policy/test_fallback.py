@@ -15,6 +15,7 @@ from penstock.canon.errors import (
     NoTargetLeft,
     Overloaded,
     PenstockError,
+    RateLimited,
     ServerFault,
     StatusError,
     TimedOut,
@@ -361,6 +362,20 @@ def test_a_target_that_answers_works(name: str):
         assert network.states()["a"] == "closed"
 
     run()
+
+
+@on_virtual_time
+async def test_a_clients_own_limit_says_nothing_of_its_target():
+    """Where each client gives a key of its own, one that has used it up must not shut out the others."""
+    network = Network(a=HELLO)
+    for forwards, expected in ((True, "closed"), (False, "open")):
+        target = Target(f"t{forwards}", "http://t/v1", "openai-chat", "m", forward_auth=forwards)
+        health = network.breakers.of(target)
+        for _ in range(10):
+            health.begin(network)
+            health.failed(network, RateLimited("m", status=429))
+            health.end(network)
+        assert health.breaker == expected
 
 
 @on_virtual_time

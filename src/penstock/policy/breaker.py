@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from penstock.canon.errors import EmptyReply, MalformedFrame, NotAStream, PenstockError, StatusError, StreamedError
+from penstock.canon.errors import (
+    EmptyReply,
+    MalformedFrame,
+    NotAStream,
+    PenstockError,
+    RateLimited,
+    StatusError,
+    StreamedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,13 +50,14 @@ class TargetState(Struct, frozen=True):
 class TargetHealth:
     """One target's."""
 
-    __slots__ = ("_breakers", "_opened_at", "_probe", "failures", "in_flight", "name")
+    __slots__ = ("_breakers", "_has_our_key", "_opened_at", "_probe", "failures", "in_flight", "name")
 
-    def __init__(self, name: str, breakers: Breakers) -> None:
-        self.name = name
+    def __init__(self, target: Target, breakers: Breakers) -> None:
+        self.name = str(target)
         self.in_flight = 0
         self.failures = 0
         self._breakers = breakers
+        self._has_our_key = not target.forward_auth
         self._opened_at: float | None = None
         self._probe: object = None
 
@@ -87,6 +96,8 @@ class TargetHealth:
         self.failures = 0
 
     def failed(self, call: object, error: BaseException) -> None:
+        if isinstance(error, RateLimited) and not self._has_our_key:
+            return  # one client's limit is not another's
         if is_to_blame(error):
             self.failures += 1
             limit = self._breakers.policy.failures
@@ -114,7 +125,7 @@ class Breakers:
         key = target.upstream, target.model
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = TargetHealth(str(target), self)
+            found = self._found[key] = TargetHealth(target, self)
         return found
 
     def know(self, targets: Iterable[Target]) -> None:
