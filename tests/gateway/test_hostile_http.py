@@ -123,7 +123,7 @@ def sockets(gateway: Gateway) -> int:
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES, ids=[f"{kind}: {case.name}" for kind, case in CASES])
-def test_hostile_http(kind: str, case: Case, gateway: Gateway, scripted: Upstream) -> None:
+def test_c3_hostile_http_harms_nobody_else(kind: str, case: Case, gateway: Gateway, scripted: Upstream) -> None:
     gateway.pass_through()
     before = sockets(gateway)
     neighbour = Neighbour(gateway, scripted)
@@ -241,7 +241,7 @@ def test_a_large_body_may_take_longer_than_its_time_if_it_goes_on(gateway: Gatew
     assert [status for status, _, _ in answers_in(heard)] == [200, 200]
 
 
-def test_many_slow_clients_keep_nobody_from_asking(gateway: Gateway, scripted: Upstream) -> None:
+def test_c11_many_slow_clients_keep_nobody_from_asking(gateway: Gateway, scripted: Upstream) -> None:
     scripted.answers(sse(*CHAT.opening(), CHAT.text("One"), *CHAT.closing()))
     gateway.pass_through()
     before = sockets(gateway)
