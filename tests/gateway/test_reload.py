@@ -118,6 +118,17 @@ def test_a_wrong_file_changes_nothing_and_says_why(
     assert reloaded.gateway.stderr.count("\n") == 3
 
 
+def test_half_of_a_wrong_configuration_is_not_in_force(reloaded: Reloaded, upstream: Upstream) -> None:
+    """What is shared with the next configuration is changed by one that is right alone."""
+    upstream.answers(sse(*CHAT.opening(), CHAT.text("One"), end="hang"))
+    reloaded.change(limits={"concurrency": 1}, server={"keys_file": "no-such-file.json"})
+    reloaded.hang_up()
+    assert "There is no keys file no-such-file.json" in reloaded.line()
+    for asked in [reloaded.gateway.ask(ALIKE) for _ in range(3)]:
+        assert asked.status == 200
+        asked.leave()
+
+
 def test_a_running_stream_finishes_on_what_it_began_with(reloaded: Reloaded, upstream: Upstream) -> None:
     gate = Gate()
     upstream.answers(sse(*CHAT.opening(), CHAT.text("One "), gate, CHAT.text("two"), *CHAT.closing()))

@@ -75,8 +75,10 @@ class Shared(Struct, frozen=True):
 def gateway(config: Config, shared: Shared) -> App:
     """The ASGI application of one configuration."""
     transport, bus, running = shared.transport, shared.bus, shared.running
-    windows = ContextWindows(transport)
+    # What may refuse the configuration comes before anything that is shared takes it.
     routes = Routes(destinations(config))
+    door = Door(keyring(config), origins=config.server.cors_origins, hosts=config.server.hosts)
+    windows = ContextWindows(transport)
     breakers = shared.breakers
     breakers.policy = Breaker(*astuple(config.breaker))
     breakers.know(routes.targets)
@@ -176,7 +178,7 @@ def gateway(config: Config, shared: Shared) -> App:
             ("GET", "/"): present,
         },
         dialect_of=dialect_of_path,
-        door=Door(keyring(config), origins=config.server.cors_origins, hosts=config.server.hosts),
+        door=door,
         write_s=clocks.write,
         startup=startup,
         shutdown=shutdown,
@@ -196,6 +198,12 @@ def rules(config: Config) -> Rules:
         upstreams={name: it.concurrency for name, it in config.upstreams.items() if it.concurrency is not None},
         total_s=config.timeouts.total,
     )
+
+
+def check_whole(config: Config) -> None:
+    """Raises the `ConfigError` that `gateway` would: what keys and files of the system say of the configuration."""
+    destinations(config)
+    keyring(config)
 
 
 def keyring(config: Config) -> Keyring | None:

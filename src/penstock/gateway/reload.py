@@ -114,6 +114,7 @@ class ReloadableGateway:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         self._older[self._app] = self._bus
         for app in self._older:
             await app.shutdown()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from penstock.canon.errors import ConfigError, PenstockError
 from penstock.config.effective import differences
-from penstock.config.load import destinations
+from penstock.gateway.app import check_whole
 from penstock.gateway.reload import ReloadableGateway, Watch, tell, with_settled
 from penstock.serving.intake import ClientLimits
 from penstock.serving.server import address_of, bind, run
@@ -69,7 +69,7 @@ class _Parent:
         files: Callable[[Config], Iterable[Path]],
         announce: Callable[[str], None],
     ) -> None:
-        destinations(config)  # what is wrong is told once, and not by each worker
+        check_whole(config)  # what is wrong is told once, and not by each worker
         self._config = config
         self._load = load
         self._announce = announce
@@ -116,7 +116,7 @@ class _Parent:
         try:
             found = self._load()
             config = with_settled(found, self._config)
-            destinations(config)
+            check_whole(config)
         except PenstockError as error:
             _log.error("The configuration stays as it was: %s", error)
             return False
