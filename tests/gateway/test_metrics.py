@@ -11,7 +11,7 @@ import pytest
 from tests.gateways import Asked, Gateway, serving, started, two_upstreams, until
 from tests.processes import Running
 from tests.telemetry.exporters.test_prometheus import read
-from tests.upstreams import Gate, Upstream, sse
+from tests.upstreams import Gate, Upstream, document, sse
 from tests.wires import CHAT, MESSAGES, Pair
 
 if TYPE_CHECKING:
@@ -82,3 +82,22 @@ def test_ready_tells_what_calls_have_found_and_asks_nobody(upstream: Upstream, t
             assert gateway.post(CHAT, CHAT.request("g")).status == 502
         assert ready() == {"chat": "up", "gone:x": "down"}
         assert upstream.exchanges == []
+
+
+def test_a_target_that_is_passed_by_can_be_seen(upstream: Upstream, tmp_path: Path) -> None:
+    config = two_upstreams(upstream, breaker={"failures": 2, "cooldown": "50ms"})
+    config["models"] = {"c-1": ["chat:broken", "chat:well"]}
+    down = document(CHAT.error_body("api_error", "no"), status=500)
+    well = sse(*CHAT.opening(), CHAT.text("One"), *CHAT.closing())
+    upstream.answers(lambda exchange: down if b'"broken"' in exchange.body else well)
+    with serving(config, tmp_path) as gateway:
+        for _ in range(2):
+            assert metrics(gateway)["penstock_target_down{target=chat:broken}"] == 0
+            assert gateway.ask(Pair(CHAT, CHAT)).said().text == "One"
+        found = metrics(gateway)
+        assert found["penstock_target_down{target=chat:broken}"] == 1
+        assert found["penstock_target_down{target=chat:well}"] == 0
+        assert found["penstock_target_in_flight{target=chat:well}"] == 0
+        upstream.answers(well)
+        until(lambda: gateway.ask(Pair(CHAT, CHAT)).headers["x-penstock-target"] == "chat:broken", "a probe")
+        until(lambda: metrics(gateway)["penstock_target_down{target=chat:broken}"] == 0, "its recovery")

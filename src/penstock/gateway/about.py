@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.serving.asgi import respond
-from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, Places, PrometheusExporter
+from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, Places, PrometheusExporter, TargetNow
 
 if TYPE_CHECKING:
     from penstock.policy.breaker import Breakers
@@ -62,9 +62,16 @@ def places(limits: Limits) -> list[Places]:
     ]
 
 
-def metrics_route(exporter: PrometheusExporter, in_flight: InFlight, bus: Bus, limits: Limits) -> Route:
+def targets_now(breakers: Breakers) -> list[TargetNow]:
+    """For metrics: which targets work, and what they do."""
+    return [TargetNow(it.target, int(it.breaker != "closed"), it.in_flight) for it in breakers.states()]
+
+
+def metrics_route(
+    exporter: PrometheusExporter, in_flight: InFlight, bus: Bus, limits: Limits, breakers: Breakers
+) -> Route:
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
-        exporter.see(in_flight.count, bus.states(), places(limits))
+        exporter.see(in_flight.count, bus.states(), places(limits), targets_now(breakers))
         page = await asyncio.to_thread(exporter.page)
         await respond(send, 200, page, content_type=CONTENT_TYPE)
 

@@ -148,7 +148,7 @@ def gateway(config: Config, shared: Shared) -> App:
 
     routing: dict[tuple[str, str], Route] = {}
     if shared.metrics is not None:
-        routing["GET", "/metrics"] = metrics_route(shared.metrics, shared.in_flight, bus, limits)
+        routing["GET", "/metrics"] = metrics_route(shared.metrics, shared.in_flight, bus, limits, breakers)
     return App(
         routing
         | {

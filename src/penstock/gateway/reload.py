@@ -20,7 +20,7 @@ import msgspec
 from penstock.canon.errors import PenstockError
 from penstock.config.effective import differences
 from penstock.config.load import check_reach
-from penstock.gateway.about import places
+from penstock.gateway.about import places, targets_now
 from penstock.gateway.app import Shared, gateway
 from penstock.gateway.exporters import exporters
 from penstock.policy.breaker import Breakers
@@ -139,7 +139,8 @@ class ReloadableGateway:
     def _tell_metrics(self) -> None:
         """Other processes know of this one what it has written."""
         if self._metrics.is_shared:
-            self._metrics.see(self._in_flight.count, self._bus.states(), places(self._limits))
+            now = places(self._limits), targets_now(self._breakers)
+            self._metrics.see(self._in_flight.count, self._bus.states(), *now)
 
     def _bus_for(self, config: Config) -> Bus:
         """The numbers go on from one configuration to the next."""

@@ -19,6 +19,7 @@ from penstock.telemetry.exporters.prometheus import (
     WRITE_EVERY_S,
     Places,
     PrometheusExporter,
+    TargetNow,
     joined,
     retire,
 )
@@ -134,6 +135,23 @@ def test_what_is_limited_is_told_as_it_is_now():
         "penstock_limit_busy{limit=key,name=team}": 1,
         "penstock_limit_waiting{limit=key,name=team}": 0,
     }
+
+
+def test_targets_are_told_as_they_are_now_in_all_processes(tmp_path: Path):
+    for number in (1, 2):
+        exporter = PrometheusExporter(tmp_path)
+        exporter._file = tmp_path / f"live-{number}"
+        exporter.see(1, [], [], [TargetNow("local:qwen3", 0, 5), TargetNow("gone", 1, 0)])
+        exporter.see(1, [], [], [TargetNow("local:qwen3", 0, number), TargetNow("gone", number - 1, 0)])
+    found = {name: value for name, value in read(exporter.page()).items() if "target" in name}
+    assert found == {
+        "penstock_target_down{target=local:qwen3}": 0,
+        "penstock_target_in_flight{target=local:qwen3}": 3,
+        "penstock_target_down{target=gone}": 1,
+        "penstock_target_in_flight{target=gone}": 0,
+    }
+    retire(tmp_path, 2)
+    assert {one.name: one.in_flight for one in joined(tmp_path).targets} == {"local:qwen3": 1, "gone": 0}
 
 
 def test_the_places_of_several_processes_are_theirs_together(tmp_path: Path):

@@ -134,6 +134,14 @@ class Places(Struct):
     waiting: int
 
 
+class TargetNow(Struct):
+    """A target as calls have found it. `down`: the processes whose breaker for it is not closed."""
+
+    name: str
+    down: int
+    in_flight: int
+
+
 class Snapshot(Struct):
     """All numbers of one process, or of several. What is `now` of a process that has ended is 0."""
 
@@ -142,6 +150,7 @@ class Snapshot(Struct):
     exporters: dict[str, Exported] = {}
     processes: int = 0
     limits: list[Places] = []
+    targets: list[TargetNow] = []
 
 
 class PrometheusExporter:
@@ -157,6 +166,7 @@ class PrometheusExporter:
         self._models: set[str] = set()
         self._in_flight = 0
         self._limits: list[Places] = []
+        self._targets: list[TargetNow] = []
         self._exporters: dict[str, Exported] = {}
         self._seen: dict[str, ExporterState] = {}
         self._written_at = -WRITE_EVERY_S
@@ -178,11 +188,18 @@ class PrometheusExporter:
     def close(self) -> None:
         self.write()
 
-    def see(self, in_flight: int, exporters: Iterable[ExporterState], limits: Iterable[Places] = ()) -> None:
+    def see(
+        self,
+        in_flight: int,
+        exporters: Iterable[ExporterState],
+        limits: Iterable[Places] = (),
+        targets: Iterable[TargetNow] = (),
+    ) -> None:
         """How things are now; the file is as new as the last call."""
         with self._lock:
             self._in_flight = in_flight
             self._limits = list(limits)
+            self._targets = list(targets)
             for state in exporters:
                 # A new configuration's exporters count from 0 again; ours go on.
                 seen = self._seen.get(state.name)
@@ -242,7 +259,7 @@ class PrometheusExporter:
         return generate_latest(registry)
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(list(self._series.values()), self._in_flight, self._exporters, 1, self._limits)
+        return Snapshot(list(self._series.values()), self._in_flight, self._exporters, 1, self._limits, self._targets)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -263,6 +280,7 @@ def retire(folder: Path, pid: int) -> None:
         whole = _sum(_read(path) for path in (ended, live) if path.exists())
         whole.in_flight = whole.processes = 0
         whole.limits = []
+        whole.targets = []
         for exporter in whole.exporters.values():
             exporter.lag = 0
         _replace(ended, whole)
@@ -273,7 +291,12 @@ def _sum(snapshots: Iterable[Snapshot]) -> Snapshot:
     whole = Snapshot([], 0, {}, 0)
     series: dict[Key, Series] = {}
     limits: dict[tuple[str, str], Places] = {}
+    targets: dict[str, TargetNow] = {}
     for snapshot in snapshots:
+        for target in snapshot.targets:
+            here = targets.setdefault(target.name, TargetNow(target.name, 0, 0))
+            here.down += target.down
+            here.in_flight += target.in_flight
         for place in snapshot.limits:
             there = limits.setdefault((place.limit, place.name), Places(place.limit, place.name, 0, 0, 0))
             there.places += place.places
@@ -293,6 +316,7 @@ def _sum(snapshots: Iterable[Snapshot]) -> Snapshot:
                 known.join(one)
     whole.series = list(series.values())
     whole.limits = list(limits.values())
+    whole.targets = list(targets.values())
     return whole
 
 
@@ -338,6 +362,7 @@ class _Collector:
         yield GaugeMetricFamily("penstock_processes", "Processes that answer", self._whole.processes)
         yield GaugeMetricFamily("penstock_requests_in_flight", "Calls being answered", self._whole.in_flight)
         yield from self._places()
+        yield from self._targets()
         yield from self._counters()
         yield from self._exporters()
         yield from self._histograms()
@@ -352,6 +377,16 @@ class _Collector:
         ):
             values = {(it.limit, it.name): float(getattr(it, word)) for it in self._whole.limits}
             yield _labelled(GaugeMetricFamily, f"penstock_limit_{word}", text, ["limit", "name"], values)
+
+    def _targets(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
+        for word, text in (
+            ("down", "Processes that pass the target by, because their calls kept failing there"),
+            ("in_flight", "Calls that the target is answering"),
+        ):
+            values = {(it.name,): float(getattr(it, word)) for it in self._whole.targets}
+            yield _labelled(GaugeMetricFamily, f"penstock_target_{word}", text, ["target"], values)
 
     def _counters(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily
