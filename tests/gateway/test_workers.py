@@ -208,6 +208,18 @@ def test_a_gateway_that_cannot_begin_says_so_once(upstream: Upstream, tmp_path: 
     assert text.count("\n") == 1
 
 
+def test_a_second_gateway_does_not_share_the_port_in_silence(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    config = two_upstreams(upstream, server={"workers": 2})
+    with (
+        serving(upstream, tmp_path) as gateway,
+        started(config, tmp_path / "second", "--log", "pretty", "--port", str(gateway.port)) as second,
+    ):
+        assert second.wait(20) == 1
+        said = (tmp_path / "second" / "stderr").read_text()
+        assert said.startswith(f"penstock: Cannot listen on 127.0.0.1:{gateway.port}")
+
+
 def test_lines_of_several_processes_stay_whole(upstream: Upstream, tmp_path: Path) -> None:
     with serving(upstream, tmp_path) as gateway:
         for _ in range(5):

@@ -75,6 +75,8 @@ class _Parent:
         self._announce = announce
         self._watch = Watch(lambda: files(self._config))
         self._watch.taken()
+        # Alone at first, and only then so that workers may join: a second gateway would share the port in silence.
+        bind(config.server.host, config.server.port, listens=False).close()
         # Bound and not listening: it holds the port, and the kernel gives it no connection.
         self._bound = _bind_shared(config.server.host, config.server.port, listens=False)
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-"))
