@@ -131,7 +131,7 @@ def ask(gateway: Gateway, client: str, model: str, wire: Wire = CHAT) -> Asked:
     return gateway.send("POST", path, json.dumps(body).encode(), wire=wire)
 
 
-def known(gateway: Gateway) -> dict[tuple[str, str], dict[str, tuple[bool, str]]]:
+def known(gateway: Gateway) -> dict[tuple[str, str | None], dict[str, tuple[bool, str]]]:
     found = json.loads(gateway.send("GET", "/api/capabilities").body())["targets"]
     return {
         (each["upstream"], each["model"]): {
@@ -316,6 +316,7 @@ def test_c12_what_is_known_can_be_seen(gateway: Gateway, upstream: Upstream) -> 
     upstream.answers(sse(*wire.opening(), wire.text("One"), *wire.closing()))
     ask(gateway, "openai-chat", "streaming").body()
     facts = known(gateway)
+    assert facts["straico", None]["stream"] == (False, "configured"), "as the catalogue has it"
     assert facts["plain", "seen"] == {"stream": (False, "reply")}
     assert facts["plain", "streaming"] == {"stream": (True, "reply")}
     assert [json.loads(each.body)["stream"] for each in upstream.exchanges] == [True, False, True]

@@ -562,6 +562,9 @@ async def test_the_owners_word_is_acted_on_at_once_and_never_grows_old():
     await bench.ask()
     assert [body["stream"] for body in bench.bodies] == [False, False]
     assert bench.bodies[0]["max_completion_tokens"] == 9
+    (entry,) = bench.known.report()
+    assert (entry["upstream"], entry["model"]) == ("up", None)
+    assert entry["capabilities"]["stream"] == {"value": False, "source": "configured", "age_s": None}
 
 
 @on_virtual_time

@@ -145,22 +145,29 @@ class Capabilities:
         )
 
     def report(self) -> list[dict[str, Any]]:
-        """All that is known, the most lately used first. Ages are seconds, None where the configuration says it."""
+        """All that is known, the most lately used first; then what the configuration says of all models of an upstream,
+        whose `model` is None. Ages are seconds, None where the configuration says it."""
         now = self._now()
+        listed: list[tuple[str, str | None, Mapping[str, Fact]]] = [
+            (known.upstream, known.model, known.facts) for known in reversed(self._known.values())
+        ]
+        for upstream, said in self._configured.items():
+            if said:
+                listed.append((upstream, None, {name: Fact(value, "configured", 0.0) for name, value in said.items()}))
         return [
             {
-                "upstream": known.upstream,
-                "model": known.model,
+                "upstream": upstream,
+                "model": model,
                 "capabilities": {
                     name: {
                         "value": fact.value,
                         "source": fact.source,
                         "age_s": None if fact.source == "configured" else round(now - fact.at, 1),
                     }
-                    for name, fact in sorted(known.facts.items())
+                    for name, fact in sorted(facts.items())
                 },
             }
-            for known in reversed(self._known.values())
+            for upstream, model, facts in listed
         ]
 
 
