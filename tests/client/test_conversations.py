@@ -104,7 +104,7 @@ def test_a_signed_thought_in_a_dict_keeps_its_signature() -> None:
         ([], "messages", "Pass a string"),
         ([7], "messages[0]", "no message"),
         (["Hi", {"role": "usr", "content": "x"}], "messages[1].role", "Use one of"),
-        (["Hi", {"content": "x"}], "messages[1]", "required field `role`"),
+        (["Hi", {"content": "x"}], "messages[1]", "required field `role` at `messages[1]`"),
         (["Hi", {"role": "usr", "content": [penstock.Text("x")]}], "messages[1].role", "Use one of"),
         (
             ["Hi", {"role": "user", "content": ["x", {"type": "text", "text": "y"}]}],

@@ -175,6 +175,25 @@ async def test_a_function_known_by_a_schema_gets_what_comes() -> None:
     assert await call_remote.run({"q": "x", "more": 1}) == {"q": "x", "more": 1}
 
 
+def test_a_strict_tool_says_every_parameter() -> None:
+    def look(at: str, times: int = 1) -> None: ...
+    def free(where: dict[str, int]) -> None: ...
+
+    assert penstock.tool(strict=True)(look).tool == penstock.Tool(
+        "look",
+        None,
+        {
+            "type": "object",
+            "properties": {"at": {"type": "string"}, "times": {"type": "integer"}},
+            "required": ["at", "times"],
+            "additionalProperties": False,
+        },
+        True,
+    )
+    with pytest.raises(penstock.InvalidSchema, match=r"hold a model.*Leave strict out"):
+        penstock.tool(strict=True)(free)
+
+
 async def test_functions_run_in_threads_and_async_ones_in_the_loop() -> None:
     def blocking() -> str:
         return threading.current_thread().name

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -203,6 +203,15 @@ def test_events_of_every_round_and_of_the_tools_between() -> None:
         penstock.Progress("tools", 0, 1, "weather"),
         penstock.Progress("tools", 1, 1, None),
     ]
+
+
+async def test_a_callback_that_nothing_would_await_is_refused() -> None:
+    async def tell(event: Event) -> None: ...
+
+    with pytest.raises(penstock.ConfigError, match="on_event is a coroutine function"):
+        await penstock.arun_tools(
+            "here:m", "?", tools=[weather], on_event=cast("Any", tell), base_url="http://x.example"
+        )
 
 
 # --- connections -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import pydantic
 import pytest
 
 import penstock
-from penstock.client.output import Shape, is_strict
+from penstock.client.output import Shape
+from penstock.client.schema import is_strict
 from penstock.dialects import client_dialect
 from penstock.testing import Call, Reply, Turns, Upstream
 
@@ -278,6 +279,18 @@ def test_a_view_without_a_schema_says_what_to_do() -> None:
 def test_a_view_that_is_given_a_schema_checks_it_too() -> None:
     with pytest.raises(penstock.SchemaMismatch):
         grown(City, ('{"name":"Paris"}',), later=True)
+
+
+def test_two_types_of_one_name_are_told_apart() -> None:
+    def model(**fields: Any) -> Any:
+        return pydantic.create_model("Same", **fields)
+
+    outer = [
+        pydantic.create_model(name, inner=(model(**{field: (int, ...)}), ...))
+        for name, field in (("A", "x"), ("B", "y"))
+    ]
+    with pytest.raises(penstock.InvalidSchema, match="Two types are called `Same`"):
+        Shape(tuple[outer[0], outer[1]])  # type: ignore[valid-type]
 
 
 # --- schemas that are none -------------------------------------------------------------------------------------------

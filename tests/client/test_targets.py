@@ -185,8 +185,9 @@ def test_a_client_finds_the_file_in_its_folder(
 def test_a_clients_defaults_hold_unless_a_call_says_otherwise(upstream: Upstream) -> None:
     client = penstock.Client(upstreams={"here": upstream.url}, defaults={"temperature": 0.5, "max_tokens": 9})
     client.generate("here:m", "Hi", max_tokens=3)
-    sent = json.loads(upstream.seen[0].body)
-    assert (sent["temperature"], sent["max_tokens"]) == (0.5, 3)
+    client.generate("here:m", "Hi", temperature=None)
+    sent = [json.loads(seen.body) for seen in upstream.seen]
+    assert [(each.get("temperature"), each["max_tokens"]) for each in sent] == [(0.5, 3), (None, 9)]
     with pytest.raises(penstock.InvalidRequest, match="Did you mean `temperature`"):
         penstock.Client(defaults=cast("Any", {"temprature": 1}))
 

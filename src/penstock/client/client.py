@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakKeyDictionary
 
 from penstock.canon.embedding import EmbedRequest
@@ -18,6 +18,7 @@ from penstock.canon.target import Target
 from penstock.client.adapt import Adapting, adapting, is_async, provider_of
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.embed import ask_once, embed_all, read_texts
+from penstock.client.hooks import check_plain
 from penstock.client.keys import ENV_FILE
 from penstock.client.loop import LoopThread
 from penstock.client.options import Options, ToolOptions, known_options
@@ -141,7 +142,7 @@ class Client:
         return self._asked(model, messages, self._options(options))
 
     def _options(self, given: Mapping[str, Any], *more: str) -> Options:
-        return cast("Options", {**self._defaults, **known_options(given, *more)})
+        return known_options({**self._defaults, **given}, *more)
 
     def _target(self, model: str | Target, options: Options) -> Target:
         return find_target(
@@ -253,6 +254,7 @@ class Client:
         `tool_choice` that forces a call holds for the first request alone. Raises `ToolLimit` after `max_rounds`
         requests or `timeout` seconds, its `.run` being what was done; and whatever `astream` raises.
         """
+        check_plain("on_event", on_event)
         asked = self._options(options, *Limits.__struct_fields__, "on_event")
         limits = Limits(
             max_rounds=max_rounds,

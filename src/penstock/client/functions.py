@@ -24,7 +24,7 @@ from penstock.canon.errors import InvalidRequest, InvalidSchema
 from penstock.canon.events import Text
 from penstock.canon.request import Audio, File, Image, Tool
 from penstock.client import pydantic_models
-from penstock.client.schema import Schema, decode_hook, schema_of
+from penstock.client.schema import Schema, closed, decode_hook, is_strict, schema_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,8 +84,7 @@ class FunctionTool(Generic[P, R]):
                 fitting = msgspec.convert(arguments, self._arguments, strict=False, dec_hook=decode_hook)
             except msgspec.ValidationError:
                 raise ValueError(f"The arguments do not fit: {strict}") from None
-        # Those alone that were given: the function has its own defaults.
-        return {name: getattr(fitting, field) for field, name in _encoded(self._arguments) if name in arguments}
+        return {name: getattr(fitting, field) for field, name in _encoded(self._arguments)}
 
 
 @overload
@@ -113,8 +112,9 @@ def tool(
 
     `name` and `description` are the function's own unless given. `parameters` is a JSON Schema of type object, for
     functions whose arguments are known by a schema and not by a signature; what comes is then passed unchecked.
-    `timeout` in seconds is for each call; None leaves it to `run_tools`. Raises `InvalidSchema` for a parameter that
-    JSON Schema cannot describe, `InvalidRequest` for a name that providers refuse.
+    `timeout` in seconds is for each call; None leaves it to `run_tools`. `strict` asks the provider to hold the model
+    to the schema, with every parameter said. Raises `InvalidSchema` for a parameter that JSON Schema cannot describe,
+    `InvalidRequest` for a name that providers refuse.
     """
     if function is None:
         return functools.partial(
@@ -146,6 +146,14 @@ def _made(
     if parameters is None:
         arguments = _struct(function, called, lines)
         parameters = _told(schema_of(arguments, f"A parameter of `{called}`"))
+        if strict:
+            parameters = closed(parameters)
+            if not is_strict(parameters):
+                raise InvalidSchema(
+                    f"No provider can hold a model to the parameters of `{called}`.",
+                    param=f"tools.{called}",
+                    fix="Leave strict out, or say the members of every object.",
+                )
     return FunctionTool(
         function, Tool(called, told if description is None else description, parameters, strict), arguments,
         timeout=timeout,

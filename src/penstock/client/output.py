@@ -19,7 +19,7 @@ from penstock.canon.errors import InvalidSchema, SchemaMismatch
 from penstock.canon.events import BlockStart, Delta, Event, Finish
 from penstock.canon.request import OutputFormat
 from penstock.client.partial import Growth
-from penstock.client.schema import Schema, decode_hook, refers_to, schema_of
+from penstock.client.schema import Schema, closed, decode_hook, is_strict, refers_to, schema_of
 
 if TYPE_CHECKING:
     from penstock.canon.response import Response
@@ -44,7 +44,7 @@ class Shape:
             name = schema.get("title")
         else:
             self._type = given
-            schema = _closed(schema_of(given, "The type"))
+            schema = closed(schema_of(given, "The type"))
             name = getattr(given, "__name__", None)
         self.inside = None if schema.get("type") == "object" else VALUE
         if self.inside is not None:
@@ -184,26 +184,6 @@ def _validate(validator: Any, value: Any) -> None:
 # --- the form that providers take ------------------------------------------------------------------------------------
 
 
-def _closed(node: Any) -> Any:
-    """Objects with every member required and none besides; defaults, which only some providers take, left out."""
-    if isinstance(node, list):
-        return [_closed(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    if "properties" in node and isinstance(node["properties"], dict):
-        members = {name: _closed(each) for name, each in node["properties"].items()}
-        rest = {key: _closed(value) for key, value in node.items() if key not in ("properties", "default")}
-        return {"additionalProperties": False, **rest, "properties": members, "required": list(members)}
-    closed = {
-        key: value if key in ("enum", "const") else _closed(value)
-        for key, value in node.items()
-        if key not in ("default", "discriminator")
-    }
-    if "oneOf" in closed and "anyOf" not in closed:  # what strict providers know
-        closed["anyOf"] = closed.pop("oneOf")
-    return closed
-
-
 def _wrapped(schema: Schema) -> Schema:
     """An object round what is none. Definitions stay at the root, where their references look."""
     if refers_to("#", schema):
@@ -221,31 +201,3 @@ def _wrapped(schema: Schema) -> Schema:
         "additionalProperties": False,
         **outer,
     }
-
-
-#: what strict mode of OpenAI's knows (2026-11); anything else is sent without it
-_STRICT_WORDS = frozenset(
-    {
-        "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "exclusiveMaximum",
-        "exclusiveMinimum", "format", "items", "maxItems", "maximum", "minItems", "minimum", "multipleOf", "pattern",
-        "properties", "required", "title", "type",
-    }
-)  # fmt: skip
-
-
-def is_strict(node: Any) -> bool:
-    """Whether a provider can hold a model to all of it."""
-    if not isinstance(node, dict) or not _STRICT_WORDS.issuperset(node):
-        return False
-    if "$ref" in node:
-        return len(node) == 1 or set(node) <= {"$ref", "$defs", "title", "description"}
-    if not ({"type", "anyOf", "enum", "const"} & set(node)):
-        return False
-    if "properties" in node or node.get("type") == "object":
-        members = node.get("properties", {})
-        if node.get("additionalProperties") is not False or set(node.get("required", ())) != set(members):
-            return False
-    inner = [*node.get("properties", {}).values(), *node.get("$defs", {}).values(), *node.get("anyOf", ())]
-    if node.get("type") == "array":
-        inner.append(node.get("items"))
-    return all(map(is_strict, inner))

@@ -46,7 +46,11 @@ def _hoisted(schema: Schema) -> Schema:
             return [without(each) for each in node]
         if not isinstance(node, dict):
             return node
-        found.update({name: without(each) for name, each in node.get("$defs", {}).items()})
+        for name, each in node.get("$defs", {}).items():
+            if found.setdefault(name, bare := without(each)) != bare:
+                raise InvalidSchema(
+                    f"Two types are called `{name}`.", param="schema", fix="Give one of the classes another name."
+                )
         return {key: without(value) for key, value in node.items() if key != "$defs"}
 
     bare = without(schema)
@@ -70,3 +74,54 @@ def refers_to(reference: str, node: Any) -> bool:
     if isinstance(node, dict):
         return node.get("$ref") == reference or any(refers_to(reference, each) for each in node.values())
     return isinstance(node, list) and any(refers_to(reference, each) for each in node)
+
+
+# --- the form that providers can hold a model to ---------------------------------------------------------------------
+
+
+def closed(node: Any) -> Any:
+    """Objects with every member required and none besides; defaults, which only some providers take, left out."""
+    if isinstance(node, list):
+        return [closed(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "properties" in node and isinstance(node["properties"], dict):
+        members = {name: closed(each) for name, each in node["properties"].items()}
+        rest = {key: closed(value) for key, value in node.items() if key not in ("properties", "default")}
+        return {"additionalProperties": False, **rest, "properties": members, "required": list(members)}
+    rest = {
+        key: value if key in ("enum", "const") else closed(value)
+        for key, value in node.items()
+        if key not in ("default", "discriminator")
+    }
+    if "oneOf" in rest and "anyOf" not in rest:  # what strict providers know
+        rest["anyOf"] = rest.pop("oneOf")
+    return rest
+
+
+#: what strict mode of OpenAI's knows (2026-11); anything else is sent without it
+_STRICT_WORDS = frozenset(
+    {
+        "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "exclusiveMaximum",
+        "exclusiveMinimum", "format", "items", "maxItems", "maximum", "minItems", "minimum", "multipleOf", "pattern",
+        "properties", "required", "title", "type",
+    }
+)  # fmt: skip
+
+
+def is_strict(node: Any) -> bool:
+    """Whether a provider can hold a model to all of it."""
+    if not isinstance(node, dict) or not _STRICT_WORDS.issuperset(node):
+        return False
+    if "$ref" in node:
+        return len(node) == 1 or set(node) <= {"$ref", "$defs", "title", "description"}
+    if not ({"type", "anyOf", "enum", "const"} & set(node)):
+        return False
+    if "properties" in node or node.get("type") == "object":
+        members = node.get("properties", {})
+        if node.get("additionalProperties") is not False or set(node.get("required", ())) != set(members):
+            return False
+    inner = [*node.get("properties", {}).values(), *node.get("$defs", {}).values(), *node.get("anyOf", ())]
+    if node.get("type") == "array":
+        inner.append(node.get("items"))
+    return all(map(is_strict, inner))
