@@ -51,6 +51,13 @@ def test_no_secret_is_shown(tmp_path):
     assert settings(tmp_path)["upstreams.claude.(key)"] == (None, "not set")
 
 
+def test_a_key_of_the_gateway_is_shown_without_its_hash(tmp_path):
+    path = tmp_path / "penstock.yaml"
+    path.write_text(f"server: {{keys: [{{name: a, sha256: '{'0' * 64}', expires: 2027-01-31}}]}}")
+    (shown,) = next(it.value for it in effective(path, {}) if it.path == "server.keys")
+    assert (shown["name"], shown["sha256"], shown["expires"]) == ("a", HIDDEN, "2027-01-31T00:00:00Z")
+
+
 def test_every_key_of_the_shape_is_there():
     shown = {it.path for it in effective(None, {})}
     assert {"server.host", "models", "upstreams", "timeouts.total", "telemetry.store.keep"} <= shown

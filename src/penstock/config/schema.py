@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as shapes
 
+from penstock.canon.key import Moment
+from penstock.config.keys import written_moment
 from penstock.config.model import Config, Duration, Size, Upstream
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _WRITTEN: dict[type, Schema] = {
     Duration: {"type": ["string", "number"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$", "examples": ["500ms", "5s"]},
     Size: {"type": ["string", "integer"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB|kB|MB|GB)?$", "examples": ["100MiB"]},
+    Moment: {"type": "string", "examples": ["2027-01-31", "2027-01-31T18:00:00Z"]},
 }
 _PLAIN: dict[type[shapes.Type], Schema] = {
     shapes.NoneType: {"type": "null"},
@@ -140,6 +143,8 @@ def written(value: Any) -> Any:
     if isinstance(value, Size):
         unit = next(((size, name) for size, name in _BINARY if value >= size and value % size == 0), None)
         return f"{value // unit[0]}{unit[1]}" if unit else int(value)
+    if isinstance(value, Moment):
+        return written_moment(value)
     if isinstance(value, dict):
         return {key: written(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
