@@ -27,13 +27,13 @@ from penstock.canon.errors import (
     TimedOut,
     Truncated,
 )
-from penstock.canon.events import BlockEnd, BlockStart, Delta, Finish, Reasoning, Start, Text, UsageUpdate
+from penstock.canon.events import BlockEnd, BlockStart, Delta, Finish, Progress, Reasoning, Start, Text, UsageUpdate
 from penstock.canon.usage import Usage
 from penstock.policy.retry import Retry, is_empty
 from penstock.streams.clocks import Timeouts
 from penstock.transport.memory import Break, Hang, Pause, Reply
-from tests.dialects.chat_wire import sse
-from tests.policy.network import HELLO, NOTHING, Network, refused, streamed, told
+from tests.dialects.chat_wire import chunk, sse
+from tests.policy.network import HELLO, NOTHING, Network, read, refused, streamed, told
 from tests.streams.replies import DONE, END, HEL, PING, ROLE
 from tests.virtual_clock import START, now, on_virtual_time
 
@@ -198,6 +198,22 @@ async def test_c2_the_last_attempt_holds_nothing_back():
     network = Network(a=[refused(503), late], retry=Retry(attempts=2))
     async with network.handler(network.call()):
         assert now() == START + 7.5
+
+
+@on_virtual_time
+async def test_c2_progress_that_the_client_asked_for_is_not_held_back():
+    """What an upstream tells of the prompt is of use while it works, and of none with the first word."""
+    told_so = sse(chunk({}, prompt_progress={"total": 9, "cache": 0, "processed": 3, "time_ms": 5}))
+    network = Network(a=streamed(told_so, Pause(7), HEL, END), profiles={"a": "llamacpp"})
+    async with network.handler(network.call()) as stream:
+        assert now() == START
+        assert await read(stream) == "Hel"
+    network = Network(a=streamed(told_so, Pause(7), HEL, END), profiles={"a": "llamacpp"})
+    narrated: list[Progress] = []
+    began = now()
+    async with network.handler(network.call(narrate=narrated.append)):
+        assert now() == began + 7
+    assert [(progress.done, progress.total) for progress in narrated] == [(3, 9)]
 
 
 @on_virtual_time
