@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from penstock.client.stream import AsyncStream, Stream
     from penstock.client.target import providers
     from penstock.client.tool_loop import ToolRun
+    from penstock.policy.retry import Retry
     from penstock.streams.clocks import Timeouts
 
 _HOMES = {
@@ -102,6 +103,7 @@ _HOMES = {
     "penstock.client.stream": "AsyncStream Stream",
     "penstock.client.target": "providers",
     "penstock.client.tool_loop": "ToolRun",
+    "penstock.policy.retry": "Retry",
     "penstock.streams.clocks": "Timeouts",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -138,6 +140,7 @@ __all__ = [
     "Refusal",
     "RequestError",
     "Response",
+    "Retry",
     "SchemaMismatch",
     "Secret",
     "Start",

@@ -84,6 +84,7 @@ def test_an_error_is_raised_and_the_key_is_checked_as_for_replies() -> None:
         (["a", 3], {}, r"`int` is no text"),
         (["a", ""], {}, r"empty text.*Leave it out"),
         ("a", {"batch_size": 0}, "`batch_size` is 0"),
+        ("a", {"dimension": 3}, r"no option `dimension`. Did you mean `dimensions`"),
         ("a", {"concurrency": 0}, "`concurrency` is 0"),
         ("a", {"dialect": "anthropic-messages"}, r"no embeddings.*Ask a model"),
     ],

@@ -17,7 +17,7 @@ from penstock.canon.request import Message
 from penstock.canon.response import Ending, Response
 from penstock.client.request import read_functions
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
-from penstock.testing import Call, Counts, Reply, Turns, Upstream
+from penstock.testing import Call, Counts, Pace, Reply, Turns, Upstream
 from tests.gateway import frames
 from tests.scripted_upstream import Exchange, ScriptedUpstream
 from tests.virtual_clock import now, on_virtual_time
@@ -264,6 +264,14 @@ CALLING = (
     b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\n'
     b"data: [DONE]\n\n"
 )
+
+
+def test_c7_the_whole_timeout_closes_a_reply_that_is_still_coming() -> None:
+    with Upstream(Turns(asks("Rome"), Reply(faults=("endless",), pace=Pace(fixed=0.01)))) as upstream:
+        with pytest.raises(penstock.ToolLimit) as caught:
+            penstock.run_tools("here:m", "?", tools=[weather], timeout=1.0, **at(upstream))
+        upstream.wait_for(2).wait_over()
+    assert [message.role for message in caught.value.run.messages] == ["user", "assistant", "tool"]
 
 
 # --- clocks, on virtual time -----------------------------------------------------------------------------------------

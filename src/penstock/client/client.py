@@ -21,7 +21,7 @@ from penstock.client.embed import ask_once, embed_all, read_texts
 from penstock.client.hooks import check_plain
 from penstock.client.keys import ENV_FILE
 from penstock.client.loop import LoopThread
-from penstock.client.options import Options, ToolOptions, known_options
+from penstock.client.options import EmbedOptions, Options, ToolOptions, known_embed_options, known_options
 from penstock.client.output import Shape
 from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
@@ -41,6 +41,7 @@ from penstock.dialects.embedding import embedding
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
 from penstock.policy.models import ask_models
+from penstock.policy.retry import Retry, retried
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import Call, compose
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from penstock.canon.request import Message
     from penstock.canon.response import Response
     from penstock.client.hooks import Hooks
+    from penstock.streams.handler import Layer
     from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.base import Exporter
 
@@ -70,7 +72,8 @@ class Client:
     """`upstreams` maps names to base URLs or targets, `keys` names of upstreams or providers to their keys.
 
     `defaults` are options of every chat call, unless the call says otherwise. `env_file` is where keys are looked for
-    that the environment does not have; None: nowhere.
+    that the environment does not have; None: nowhere. `retry` asks again what failed before its first content; None:
+    each call is asked once.
 
     `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
     (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
@@ -87,6 +90,7 @@ class Client:
         defaults: Options | None = None,
         env_file: str | Path | None = ENV_FILE,
         timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
         hooks: Hooks | None = None,
         telemetry: Exporter | Iterable[Exporter] | Bus | None = None,
     ) -> None:
@@ -95,6 +99,7 @@ class Client:
         self._defaults = known_options(defaults or {})
         self._env_file = env_file
         self._timeouts = timeouts or Timeouts()
+        self._retried: list[Layer] = [retried(retry, total_s=self._timeouts.total)] if retry is not None else []
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
         self._records = Records(telemetry) if telemetry is not None else None
         self._observers = Observers(
@@ -144,7 +149,7 @@ class Client:
     def _options(self, given: Mapping[str, Any], *more: str) -> Options:
         return known_options({**self._defaults, **given}, *more)
 
-    def _target(self, model: str | Target, options: Options) -> Target:
+    def _target(self, model: str | Target, options: Options | EmbedOptions) -> Target:
         return find_target(
             model,
             upstreams=self._upstreams,
@@ -171,7 +176,9 @@ class Client:
             request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
         )
         return AsyncStream(
-            compose(upstream(transport, self._timeouts, _ASKS), capable(self._capabilities(loop), _ASKS)),
+            compose(
+                upstream(transport, self._timeouts, _ASKS), *self._retried, capable(self._capabilities(loop), _ASKS)
+            ),
             call,
             closed=None if kept is not None else transport.aclose,
             observers=self._observers,
@@ -289,50 +296,43 @@ class Client:
         return _loop.run(self.arun_tools(model, messages, **options))
 
     async def aembed(
-        self,
-        model: str | Target,
-        input: str | Sequence[str],
-        *,
-        dimensions: int | None = None,
-        user: str | None = None,
-        extra: Mapping[str, Mapping[str, Any]] | None = None,
-        batch_size: int | None = None,
-        concurrency: int = 4,
-        base_url: str | None = None,
-        dialect: str | None = None,
-        key: str | None = None,
+        self, model: str | Target, input: str | Sequence[str], **options: Unpack[EmbedOptions]
     ) -> Embeddings:
         """A vector for each text, in their order.
 
-        More texts than the provider takes in one request are asked for in several, `concurrency` at a time, their usage
-        added up; `batch_size` is for a server whose limit nobody knows. `dimensions` None: as many as the model has.
+        More texts than the provider takes in one request are asked for in several, `concurrency` (4) at a time, their
+        usage added up; `batch_size` is for a server whose limit nobody knows. `dimensions`: as many as the model has,
+        unless it is told otherwise.
         """
-        options: Options = {"base_url": base_url, "dialect": dialect, "key": key}
-        target = self._target(model, options)
+        asked = known_embed_options(options)
+        target = self._target(model, asked)
         assert target.model is not None
         embedding(target.dialect)
+        extras = {name: dict(each) for name, each in (asked.get("extra") or {}).items()}
         request = EmbedRequest(
-            target.model,
-            read_texts(input),
-            dimensions,
-            user,
-            extras={name: dict(each) for name, each in (extra or {}).items()},
+            target.model, read_texts(input), asked.get("dimensions"), asked.get("user"), extras=extras
         )
         kept = self._kept.get(asyncio.get_running_loop())
         transport = kept or _transport()
 
         async def ask(request: EmbedRequest) -> Embeddings:
             call = Call(request_id=f"req_{secrets.token_hex(12)}", model=request.model, stream=False, target=target)
-            return await ask_once(embeddings(transport, self._timeouts, request, None), call, self._observers)
+            handler = compose(embeddings(transport, self._timeouts, request, None), *self._retried)
+            return await ask_once(handler, call, self._observers)
 
         try:
-            most = batch_size if batch_size is not None else most_texts(target)
-            return await embed_all(ask, request, most=most, concurrency=concurrency)
+            most, concurrency = asked.get("batch_size"), asked.get("concurrency")
+            return await embed_all(
+                ask,
+                request,
+                most=most_texts(target) if most is None else most,
+                concurrency=4 if concurrency is None else concurrency,
+            )
         finally:
             if kept is None:
                 await transport.aclose()
 
-    def embed(self, model: str | Target, input: str | Sequence[str], **options: Any) -> Embeddings:
+    def embed(self, model: str | Target, input: str | Sequence[str], **options: Unpack[EmbedOptions]) -> Embeddings:
         """`aembed` for programs without a loop."""
         return _loop.run(self.aembed(model, input, **options))
 

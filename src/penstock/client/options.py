@@ -61,12 +61,39 @@ class ToolOptions(Options, total=False):
     on_event: Callable[[Event], None] | None
 
 
+class EmbedOptions(TypedDict, total=False):
+    """What `embed` may be told besides its model and its texts."""
+
+    base_url: str | None
+    dialect: str | None
+    key: str | None
+    #: how many numbers a vector has, where the model can have fewer
+    dimensions: int | None
+    #: texts in one request, for servers whose limit nobody knows
+    batch_size: int | None
+    #: requests at once
+    concurrency: int | None
+    user: str | None
+    #: further members of the request's body, by dialect
+    extra: Mapping[str, Mapping[str, Any]] | None
+
+
 _KNOWN = frozenset(Options.__annotations__)
+_KNOWN_TO_EMBED = frozenset(EmbedOptions.__annotations__)
 
 
 def known_options(given: Mapping[str, Any], *more: str) -> Options:
     """The options that say something. Raises `InvalidRequest` for a word that is none, with the nearest that is."""
+    return cast("Options", _checked(given, _KNOWN, more))
+
+
+def known_embed_options(given: Mapping[str, Any]) -> EmbedOptions:
+    """The same for `embed`."""
+    return cast("EmbedOptions", _checked(given, _KNOWN_TO_EMBED))
+
+
+def _checked(given: Mapping[str, Any], known: frozenset[str], more: Sequence[str] = ()) -> dict[str, Any]:
     for name in given:
-        if name not in _KNOWN:
-            raise InvalidRequest(f"There is no option `{name}`.", param=name, fix=nearest(name, [*_KNOWN, *more]))
-    return cast("Options", {name: value for name, value in given.items() if value is not None})
+        if name not in known:
+            raise InvalidRequest(f"There is no option `{name}`.", param=name, fix=nearest(name, [*known, *more]))
+    return {name: value for name, value in given.items() if value is not None}
