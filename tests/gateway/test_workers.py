@@ -169,12 +169,18 @@ def test_a_second_signal_ends_all_at_once(upstream: Upstream, tmp_path: Path) ->
         assert {row["error_type"] for row in gateway.stored()} == {"shutting_down"}
 
 
-def test_workers_do_not_outlive_their_parent(upstream: Upstream, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_their_parent(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     with serving(upstream, tmp_path) as gateway:
         pids = workers(gateway)
         os.kill(gateway.pid, signal.SIGKILL)
         until(lambda: not any(is_alive(pid) for pid in pids), "that the workers have ended")
         gateway.running.process.wait(5)
+        assert list(temporary.iterdir()) == []
 
 
 def test_all_take_a_new_configuration_and_one_that_is_wrong_is_told_once(upstream: Upstream, tmp_path: Path) -> None:

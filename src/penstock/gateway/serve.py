@@ -79,6 +79,7 @@ class _Parent:
         bind(config.server.host, config.server.port, listens=False).close()
         # Bound and not listening: it holds the port, and the kernel gives it no connection.
         self._bound = _bind_shared(config.server.host, config.server.port, listens=False)
+        self._pid = os.getpid()
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-"))
 
     def run(self) -> int:
@@ -111,6 +112,8 @@ class _Parent:
             reload=app.ask,
             orders=orders,
         )
+        if os.getppid() != self._pid:  # the parent was killed, and tidies nothing up
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _reloaded(self) -> bool:
         """Whether there is a new configuration that is right."""
