@@ -150,6 +150,7 @@ def test_c7_while_the_gateway_waits_for_a_client_that_does_not_read(
     record, exchange = leaving(gateway, upstream, pair, arrange)
     check_cancelled(record)
     assert exchange.written < len(b"".join(flood))
+    assert 0 < record["bytes_after_disconnect"] < exchange.written, "what came for nobody is counted"
 
 
 @each_pair

@@ -118,8 +118,9 @@ class ScriptedResponse:
     def release(self) -> None:
         self._aborted.set()
 
-    def abort(self) -> None:
+    def abort(self) -> int:
         self._aborted.set()
+        return 0
 
 
 def hang(reply: Reply) -> None:

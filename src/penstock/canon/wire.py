@@ -62,6 +62,6 @@ class HttpResponse(Protocol):
         """Done with it: a whole body gives its connection back, a rest is drained within bounds."""
         ...
 
-    def abort(self) -> None:
-        """Close the socket now. A reader that waits in `read` gets `ConnectionLost`."""
+    def abort(self) -> int:
+        """Close the socket now. A reader that waits in `read` gets `ConnectionLost`. How many bytes nobody has read."""
         ...

@@ -7,6 +7,7 @@ context closes the upstream, or gives its connection back when the reply was rea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -164,18 +165,25 @@ class _Asking:
             clocks.stop()
             if self._reply is not None:
                 self._reply.close()
+                self._note_wasted(type(error))
             raise
         return EventStream(reply, target=target, dialect=dialect.name, status=response.status, attempt=number)
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         assert self._reply is not None
         assert self._attempt is not None
         self._reply.close()
+        self._note_wasted(kind)
         self._attempt.took_s = self._call.now() - self._began
         if self._reply.error is not None:
             self._attempt.error = self._reply.error.error_type
         elif not self._reply.is_complete:
             self._attempt.error = Cancelled.kind
+
+    def _note_wasted(self, kind: type[BaseException] | None) -> None:
+        """The client has left: what had come for it reaches nobody."""
+        if kind is asyncio.CancelledError and self._reply is not None:
+            self._call.sent.bytes_after_disconnect += self._reply.unread_bytes
 
 
 def _note_dropped(call: Call, dialect: Reader, request: HttpRequest) -> None:

@@ -56,7 +56,7 @@ class Sent(Struct):
     is_whole: bool = False
     #: the client read nothing for too long, and was cut off
     is_cut: bool = False
-    #: bytes that the upstream still sent after the client had gone
+    #: bytes that had come from the upstream for a client that had gone, and nobody read
     bytes_after_disconnect: int = 0
 
 

@@ -92,5 +92,5 @@ class Inflated:
     def release(self) -> None:
         self._response.release()
 
-    def abort(self) -> None:
-        self._response.abort()
+    def abort(self) -> int:
+        return self._response.abort()

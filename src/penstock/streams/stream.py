@@ -75,6 +75,8 @@ class Reply:
         self._response = response
         self._max_bytes = max_bytes
         self._size = 0
+        #: what had come of it and was read by nobody when it was closed
+        self.unread_bytes = 0
         self._choose = choose
         self._first = b""  # what has come before anybody could tell what it is
         self._framing: Framing | None = None
@@ -310,7 +312,7 @@ class Reply:
         if self._ended and self._error is None and not self._cancelled:
             self._response.release()
         else:
-            self._response.abort()
+            self.unread_bytes += self._response.abort()
         self._ended = True
 
 

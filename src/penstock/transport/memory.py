@@ -92,8 +92,9 @@ class MemoryResponse:
     def release(self) -> None:
         self._end("released")
 
-    def abort(self) -> None:
+    def abort(self) -> int:
         self._end("aborted")
+        return 0
 
     def _end(self, how: Literal["released", "aborted"]) -> None:
         if self.ended is None:

@@ -89,13 +89,15 @@ class Http1Response:
         elif self.pieces:
             self._drop(RELEASED)
 
-    def abort(self) -> None:
+    def abort(self) -> int:
         if self.is_ended:
-            return
+            return 0
         self.is_ended = True
+        unread = sum(map(len, self.pieces))
         if self.connection is not None:
             self.connection.close(ABORTED)
         self._drop(ABORTED)  # even when the body was whole: who aborts does not want the rest
+        return unread
 
     def _drop(self, why: str) -> None:
         self.connection = None
