@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -228,8 +229,17 @@ async def test_an_exception_is_the_functions_own() -> None:
     def divide() -> float:
         return 1 / 0
 
+    def leave() -> None:
+        sys.exit(3)
+
+    async def leave_too() -> None:
+        sys.exit(3)
+
     with pytest.raises(RuntimeError, match="StopIteration"):
         await penstock.tool(stop).run({})
+    for function in (leave, leave_too):
+        with pytest.raises(RuntimeError, match="SystemExit: 3"):
+            await penstock.tool(function).run({})
     with pytest.raises(ZeroDivisionError):
         await penstock.tool(divide).run({})
 

@@ -70,7 +70,10 @@ class FunctionTool(Generic[P, R]):
         """What the function gives for a model's arguments. Raises `ValueError` where they do not fit."""
         given = self._checked(arguments)
         if _is_async(self._function):
-            return await self._function(**given)  # type: ignore[call-arg, misc]
+            try:
+                return await self._function(**given)  # type: ignore[call-arg, misc]
+            except SystemExit as error:  # it would end the loop, and everybody else's calls with it
+                raise RuntimeError(f"SystemExit: {error}") from error
         result = await _in_thread(functools.partial(self._function, **given))
         return await result if inspect.isawaitable(result) else result
 
@@ -262,6 +265,8 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
             error = RuntimeError(f"StopIteration: {raised.value}")
         except Exception as raised:
             error = raised
+        except BaseException as raised:  # of SystemExit nobody would hear
+            error = RuntimeError(f"{type(raised).__name__}: {raised}")
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
             loop.call_soon_threadsafe(settle, result, error)
 
