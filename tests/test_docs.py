@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
 from penstock.catalogue.catalogue import catalogue
@@ -20,10 +21,11 @@ from penstock.config.model import Config, Duration, Size
 from penstock.dialects import CLIENT_DIALECTS, DIALECTS
 from penstock.telemetry.bus import ExporterState
 from penstock.telemetry.line_protocol import TAGS
-from penstock.telemetry.record import CallRecord
+from penstock.telemetry.record import PATHOLOGIES, CallRecord
 from penstock.testing import FAULTS
 from penstock.testing.script import read_script
 from tests.gateway.hostile import KINDS
+from tests.integration.test_prometheus import everything
 from tests.processes import Running, run
 
 if TYPE_CHECKING:
@@ -205,6 +207,22 @@ def test_the_page_of_metrics_has_every_field_of_the_record_and_every_tag() -> No
         assert f"`{field}`" in page, field
     (example,) = blocks("docs/reference/metrics.md", "yaml")
     assert check(yaml.safe_load(example)).telemetry.influxdb.bucket == "llm"
+
+
+def test_the_page_of_metrics_has_every_metric_and_its_labels_and_every_pathology() -> None:
+    """No more and no less than a page of `/metrics` on which everything has happened."""
+    page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(penstock_\w+)` \|([^|]*)\| [^|]+ \|$", page, re.MULTILINE)
+    written = {name: set(filter(None, labels.replace(" ", "").split(","))) for name, labels in rows}
+    assert len(written) == len(rows)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(everything().page().decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert family.samples, f"{name} has no value to be checked by"
+        found[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert written == found
+    table = page.split("### Pathologies\n")[1].split("\n### ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", table, re.MULTILINE)) == PATHOLOGIES
 
 
 def test_the_page_of_reliability_names_every_kind_of_hostile_http() -> None:

@@ -35,8 +35,8 @@ CACHED = frozenset(
     {
         "penstock.policy.capabilities.Fact",
         "penstock.policy.capabilities.Known",
-        "penstock.telemetry.exporters.prometheus.Buckets",
-        "penstock.telemetry.exporters.prometheus.Series",
+        "penstock.telemetry.counts.Histogram",
+        "penstock.telemetry.counts.Series",
         "penstock.transport.origin.Location",
         "penstock.transport.origin.Origin",
     }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.testing import Call, Reply
+from penstock.testing import Upstream as SimulatedUpstream
 from tests.gateways import Asked, Gateway, serving, started, two_upstreams, until
 from tests.processes import Running
 from tests.telemetry.exporters.test_prometheus import read
@@ -53,6 +56,51 @@ def test_calls_are_counted_and_what_runs_is_seen(upstream: Upstream, tmp_path: P
         gate.open()
         assert asked.said().text == "One"
         assert metrics(gateway)["penstock_requests_in_flight{}"] == 0
+
+
+def test_openmetrics_for_who_asks_for_it(upstream: Upstream, tmp_path: Path) -> None:
+    with serving(two_upstreams(upstream), tmp_path) as gateway:
+        said = gateway.ask(Pair(MESSAGES, CHAT))
+        assert said.said().errors == []
+
+        def page() -> str:
+            asked = gateway.send(
+                "GET", "/metrics", headers={"accept": "application/openmetrics-text, text/plain;q=0.5"}
+            )
+            assert asked.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            return asked.body().decode()
+
+        assert until(lambda: f'# {{request_id="{said.request_id}"}}' in page(), "an exemplar")
+        assert page().endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fault", "pathologies"),
+    [
+        ("openai-chat", "no-done", ["no_terminator"]),
+        ("openai-chat", "garbage+one-write", ["after_end"]),
+        ("openai-chat", "bad-arguments", ["bad_arguments"]),
+        ("openai-chat", "double-done+one-write", ["after_end"]),
+        ("openai-chat", "late-done-50", []),
+        ("openai-chat", "json", []),
+        ("openai-chat", "cut-after-1", []),
+        ("openai-completions", "crlf", []),
+        ("anthropic-messages", "crlf", []),
+        ("openai-responses", "crlf", []),
+        ("gemini", "crlf", []),
+        ("ollama", "unknown-fields", []),
+    ],
+)
+def test_the_record_names_what_an_upstream_did_wrong(
+    dialect: str, fault: str, pathologies: list[str], tmp_path: Path
+) -> None:
+    calls = (Call("look", {"at": "sea"}),) if fault == "bad-arguments" else ()
+    with SimulatedUpstream(Reply(text=("one ", "two"), calls=calls)) as simulated:
+        config = {"upstreams": {"up": {"url": simulated.url_for(dialect), "dialect": dialect}}}
+        with serving(config, tmp_path) as gateway:
+            model = f"fault:{fault}"
+            gateway.post(CHAT, CHAT.request(model)).body()
+            assert gateway.record_of(re.escape(model))["pathologies"] == pathologies
 
 
 def test_no_page_where_none_is_wanted(upstream: Upstream, tmp_path: Path) -> None:

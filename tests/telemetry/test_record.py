@@ -12,7 +12,8 @@ from tests.telemetry.script import example
 
 FIELDS = [
     "request_id", "time", "dialect_in", "dialect_out", "route", "model_requested", "model", "target", "provider",
-    "stream", "synthetic", "attempts", "attempted", "recovered", "outcome", "finish_reason", "error_type",
+    "stream", "synthetic", "attempts", "attempted", "recovered", "pathologies", "outcome", "finish_reason",
+    "error_type",
     "http_status",
     "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "usage_source", "ttfb_ms", "ttft_ms",
     "duration_ms", "itl_p50_ms", "itl_p95_ms", "itl_max_ms", "prompt_tps", "generation_tps", "timings_source",

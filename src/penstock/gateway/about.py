@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.serving.asgi import respond
-from penstock.telemetry.exporters.prometheus import CONTENT_TYPE, Places, PrometheusExporter, TargetNow
+from penstock.serving.asgi import header, respond
+from penstock.telemetry.counts import Places, TargetNow
+from penstock.telemetry.metrics_page import CONTENT_TYPE, OPENMETRICS, wants_openmetrics
 
 if TYPE_CHECKING:
     from penstock.policy.breaker import Breakers
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.serving.asgi import Receive, Route, Scope, Send
     from penstock.serving.running import Running
     from penstock.telemetry.bus import Bus
+    from penstock.telemetry.exporters.prometheus import PrometheusExporter
     from penstock.telemetry.recorder import InFlight
 
 
@@ -72,8 +74,9 @@ def metrics_route(
 ) -> Route:
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
         exporter.see(in_flight.count, bus.states(), places(limits), targets_now(breakers))
-        page = await asyncio.to_thread(exporter.page)
-        await respond(send, 200, page, content_type=CONTENT_TYPE)
+        openmetrics = wants_openmetrics(header(scope, b"accept") or "")
+        page = await asyncio.to_thread(exporter.page, openmetrics=openmetrics)
+        await respond(send, 200, page, content_type=OPENMETRICS if openmetrics else CONTENT_TYPE)
 
     return metrics
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -126,9 +125,12 @@ class ReloadableGateway:
         watch = Watch(lambda: self._files(self.config))
         await asyncio.to_thread(watch.taken)
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._look_s):
+            due = asyncio.get_running_loop().time() + self._look_s
+            try:
+                async with asyncio.timeout_at(due):
                     await self._asked.wait()
+            except TimeoutError:
+                self._metrics.was_late(asyncio.get_running_loop().time() - due)
             is_asked = self._asked.is_set()
             self._asked.clear()
             self._tell_metrics()

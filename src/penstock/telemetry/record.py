@@ -16,6 +16,14 @@ Outcome = Literal["complete", "truncated", "upstream_error", "timeout", "cancell
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 TimingsSource = Literal["server", "client"]
 
+#: What an upstream may do that its dialect does not allow and that we make good.
+PATHOLOGIES = {
+    "after_end": "something came after the reply's end; it was dropped",
+    "bad_arguments": "a tool call's arguments are no JSON object",
+    "nameless_event": "an event without its name, in a dialect whose clients go by names; it was given it",
+    "no_terminator": "the dialect's last word did not come, though the reply was whole",
+}
+
 #: A model's name in a log line; the record itself keeps more of it.
 MAX_WORD_CHARS = 80
 
@@ -42,7 +50,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
       the last attempt; `provider`: as the decoder names it.
     - `stream`: the client asked for one; `synthetic`: it did, and the upstream gave a document; `attempts`: executions
       upstream, 0 when none was made; `attempted`: each of them, in order; `recovered`: how the reply was taken up after
-      it had broken in the middle (`restart`, `continue`), else None.
+      it had broken in the middle (`restart`, `continue`), else None; `pathologies`: in which ways (`PATHOLOGIES`) the
+      upstream kept not to its dialect, each once.
     - `outcome`: how it ended (C4); `finish_reason`: ours, None unless the provider finished; `error_type`: None when
       complete, else one stable word (`timeout_idle`, `rate_limited`; the class's name for what is no error of ours);
       `http_status`: what the client was answered with.
@@ -80,6 +89,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     attempted: tuple[AttemptRecord, ...] = ()
     recovered: str | None = None
+    pathologies: tuple[str, ...] = ()
     outcome: Outcome
     finish_reason: str | None = None
     error_type: str | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-_LISTS = frozenset({"attempted"})
+_LISTS = frozenset({"attempted", "pathologies"})
 #: another process's transaction takes under a millisecond
 _LOCK_WAIT_S = 5.0
 

@@ -27,12 +27,15 @@ from penstock.canon.events import (
     Reasoning,
     Start,
     Timings,
+    ToolCall,
     UsageUpdate,
     is_content,
 )
 from penstock.canon.price import cost
 from penstock.canon.response import Timing
 from penstock.canon.usage import Usage
+from penstock.dialects import DIALECTS, dialect
+from penstock.dialects.base import Mark
 from penstock.telemetry.gaps import Gaps
 from penstock.telemetry.record import AttemptRecord, CallRecord
 
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 
 #: Names come from clients and upstreams; a record keeps this much of one.
 MAX_NAME_CHARS = 256
+
+_PATHOLOGIES = {Mark.AFTER: "after_end", Mark.NAMELESS: "nameless_event"}
 
 #: The largest number that every store and every JSON reader keeps whole. A count beyond it is no count.
 _MAX_COUNT = 2**53 - 1
@@ -70,21 +75,25 @@ class Tally:
     """One call's. `see` costs a few attribute writes per batch."""
 
     __slots__ = (
-        "_call", "_chunks", "_concurrent", "_ended_at", "_error_status", "_error_type", "_finish", "_first_at",
-        "_first_content_at", "_gaps", "_is_document", "_last_content_at", "_opened", "_outcome", "_start",
-        "_streamed_reasoning", "_timings", "_usage",
+        "_answered_in", "_call", "_chunks", "_concurrent", "_ended_at", "_error_status", "_error_type", "_finish",
+        "_first_at",
+        "_first_content_at", "_gaps", "_is_document", "_is_over", "_last_content_at", "_opened", "_outcome",
+        "_pathologies", "_start", "_streamed_reasoning", "_timings", "_usage", "_was_terminated",
     )  # fmt: skip
 
     def __init__(self, call: Call, *, concurrent: int) -> None:
         self._call = call
         self._concurrent = concurrent
         self._opened: Target | None = None
+        self._answered_in = ""
         self._is_document = False
         self._start: Start | None = None
         self._usage: Usage | None = None
         self._timings: Timings | None = None
         self._finish: Finish | None = None
         self._chunks = 0
+        self._pathologies: frozenset[str] = frozenset()
+        self._is_over = self._was_terminated = False
         self._streamed_reasoning = False
         self._first_at: float | None = None
         self._first_content_at: float | None = None
@@ -100,6 +109,7 @@ class Tally:
     def opened(self, stream: EventStream) -> None:
         # Not the stream itself, which holds the stage that holds this: no call may leave a cycle behind.
         self._opened = stream.target
+        self._answered_in = stream.dialect
         self._is_document = stream.is_document
 
     def see(self, batch: Batch) -> None:
@@ -111,6 +121,10 @@ class Tally:
                     content = True
             elif self._note(event):
                 content = True
+        if batch.marks:
+            self._marked(batch.marks)
+        if batch.is_last:
+            self._is_over = True
         at = batch.at
         if content:
             if self._first_content_at is None:
@@ -126,8 +140,11 @@ class Tally:
         if isinstance(event, BlockStart):
             return is_content(event)
         if isinstance(event, BlockEnd):
-            if type(event.part) is Reasoning and event.part.text:
+            part = event.part
+            if type(part) is Reasoning and part.text:
                 self._streamed_reasoning = True
+            elif type(part) is ToolCall and part.error is not None:
+                self._pathologies |= {"bad_arguments"}
         elif isinstance(event, UsageUpdate):
             self._usage = event.usage
         elif isinstance(event, Timings):
@@ -138,6 +155,13 @@ class Tally:
             self._finish = event
             self._usage = event.usage or self._usage
         return False
+
+    def _marked(self, marks: list[tuple[int, Mark]]) -> None:
+        for _, mark in marks:
+            if mark is Mark.TERMINATOR:
+                self._was_terminated = True
+            elif mark in _PATHOLOGIES:
+                self._pathologies |= {_PATHOLOGIES[mark]}
 
     # --- how it ended: the first word is kept ---
 
@@ -235,6 +259,7 @@ class Tally:
             attempts=len(call.attempts),
             attempted=tuple([_attempted(attempt) for attempt in call.attempts]),
             recovered=call.recovered,
+            pathologies=self._named_pathologies(),
             outcome=self._outcome,
             finish_reason=finish.reason if finish else None,
             error_type=self._error_type,
@@ -268,6 +293,20 @@ class Tally:
             queued_ms=call.queued_s * 1e3 or None,
             **_traced(call.trace),
         )
+
+    def _named_pathologies(self) -> tuple[str, ...]:
+        """Without marks, as after a recovery, nobody knows whether the last word came."""
+        if (
+            self._outcome == "complete"
+            and self._is_over
+            and not self._was_terminated
+            and not self._is_document
+            and self._call.recovered is None
+            and self._answered_in in DIALECTS
+            and getattr(dialect(self._answered_in), "terminator", None)
+        ):
+            self._pathologies |= {"no_terminator"}
+        return tuple(sorted(self._pathologies)) if self._pathologies else ()
 
     def _since_began_ms(self, at: float | None) -> float | None:
         return None if at is None else (at - self._call.began) * 1e3

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.telemetry.bus import ExporterState
-from penstock.telemetry.exporters.prometheus import (
-    MAX_MODELS,
-    MAX_SERIES,
-    WRITE_EVERY_S,
-    Places,
-    PrometheusExporter,
-    TargetNow,
-    joined,
-    retire,
-)
-from penstock.telemetry.record import CallRecord
+from penstock.telemetry.counts import MAX_MODELS, MAX_SERIES, Places, TargetNow
+from penstock.telemetry.exporters.prometheus import WRITE_EVERY_S, PrometheusExporter, joined, retire
+from penstock.telemetry.metrics_page import wants_openmetrics
+from penstock.telemetry.record import AttemptRecord, CallRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +75,109 @@ def test_what_a_call_comes_to():
     assert found["penstock_request_duration_seconds_count{outcome=timeout,upstream=up}"] == 1
     assert found["penstock_chunk_gap_seconds_sum{stat=max,upstream=up}"] == pytest.approx(0.7)
     assert found["penstock_chunk_gap_seconds_bucket{le=0.02,stat=p50,upstream=up}"] == 1
+
+
+def test_other_targets_are_fallbacks_and_the_same_again_a_retry():
+    attempted = tuple(AttemptRecord(target=target) for target in ("a:m", "a:m", "b:m", "c:m"))
+    exporter = PrometheusExporter()
+    exporter.export([record(target="c:m", attempts=4, attempted=attempted)])
+    found = values(exporter)
+    assert found["penstock_retries_total{upstream=c}"] == 1
+    assert found["penstock_fallbacks_total{upstream=c}"] == 2
+
+
+def test_rates_queues_and_what_upstreams_did_wrong():
+    exporter = PrometheusExporter()
+    exporter.export(
+        [
+            record(prompt_tps=850.5, generation_tps=75.2, timings_source="server", queued_ms=300.0, synthetic=True),
+            record(generation_tps=30.0, timings_source="client", pathologies=("after_end", "no_terminator")),
+            record(pathologies=("no_terminator",)),
+        ]
+    )
+    exporter.was_late(0.3)
+    found = values(exporter)
+    assert found["penstock_prompt_tokens_per_second_bucket{le=500.0,upstream=up}"] == 0
+    assert found["penstock_prompt_tokens_per_second_bucket{le=1000.0,upstream=up}"] == 1
+    assert found["penstock_generation_tokens_per_second_sum{clock=server,upstream=up}"] == 75.2
+    assert found["penstock_generation_tokens_per_second_sum{clock=client,upstream=up}"] == 30.0
+    assert found["penstock_queue_duration_seconds_count{upstream=up}"] == 1
+    assert found["penstock_queue_duration_seconds_sum{upstream=up}"] == pytest.approx(0.3)
+    assert found["penstock_synthetic_streams_total{upstream=up}"] == 1
+    assert found["penstock_pathologies_total{pathology=no_terminator,upstream=up}"] == 2
+    assert found["penstock_pathologies_total{pathology=after_end,upstream=up}"] == 1
+    assert found["penstock_event_loop_lag_seconds_count{}"] == 1
+    assert found["penstock_event_loop_lag_seconds_sum{}"] == pytest.approx(0.3)
+
+
+# --- OpenMetrics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        # what Prometheus 2.42 sends
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            True,
+        ),
+        ("application/openmetrics-text;q=0.2, text/plain;q=0.5", False),
+        ("Application/OpenMetrics-Text ; Q=0.5", True),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=x,;;=,", False),
+    ],
+)
+def test_who_gets_openmetrics(accept: str, wanted: bool):
+    assert wants_openmetrics(accept) is wanted
+
+
+def exemplars(exporter: PrometheusExporter) -> dict[str, tuple[dict[str, str], float, float]]:
+    page = exporter.page(openmetrics=True).decode()
+    assert page.endswith("# EOF\n")
+    return {
+        f"{sample.name}{{{','.join(f'{k}={v}' for k, v in sorted(sample.labels.items()))}}}": (
+            sample.exemplar.labels, sample.exemplar.value, float(sample.exemplar.timestamp)
+        )
+        for family in openmetrics_families(page)
+        for sample in family.samples
+        if sample.exemplar
+    }  # fmt: skip
+
+
+def test_exemplars_name_the_last_call_of_each_bucket():
+    exporter = PrometheusExporter()
+    exporter.export(
+        [
+            record(request_id="r1", ttft_ms=30.0, time=100.0),
+            record(request_id="r2", ttft_ms=40.0, time=101.0, trace_id="1" * 32, sampled=True),
+            record(request_id="r3", ttft_ms=90.0, time=102.0, trace_id="2" * 32, sampled=False),
+        ]
+    )
+    found = exemplars(exporter)
+    name = "penstock_time_to_first_token_seconds_bucket"
+    assert found[f"{name}{{le=0.05,upstream=up}}"] == ({"trace_id": "1" * 32}, 0.04, 102.2)
+    assert found[f"{name}{{le=0.1,upstream=up}}"] == ({"request_id": "r3"}, 0.09, 103.2)
+    assert b"r3" not in exporter.page(), "the text format has none"
+
+
+def test_a_request_with_a_longer_name_than_openmetrics_allows_is_no_exemplar():
+    exporter = PrometheusExporter()
+    exporter.export([record(request_id="x" * 128, ttft_ms=30.0), record(request_id="y" * 100, ttft_ms=90.0)])
+    assert {labels["request_id"] for labels, *_ in exemplars(exporter).values()} == {"y" * 100}
+
+
+def test_exemplars_of_several_processes_are_the_newest(tmp_path: Path):
+    for number, time in ((1, 200.0), (2, 100.0)):
+        other = exporter_of(tmp_path, number)
+        other.export([record(request_id=f"r{number}", ttft_ms=30.0, time=time)])
+        other.write()
+    found = exemplars(exporter_of(tmp_path, 3))
+    assert found["penstock_time_to_first_token_seconds_bucket{le=0.05,upstream=up}"][0] == {"request_id": "r1"}
 
 
 def test_a_call_that_found_no_upstream():

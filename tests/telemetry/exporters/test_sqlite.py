@@ -49,11 +49,11 @@ def test_what_is_written_can_be_read(path: Path) -> None:
     records = [
         example(),
         CallRecord(request_id="r2", time=NOW, model_requested="é\0", stream=False, outcome="cancelled"),
-        example(prompt_tokens=2**53 - 1, cost=0.1, synthetic=True),
+        example(prompt_tokens=2**53 - 1, cost=0.1, synthetic=True, pathologies=("after_end", "no_terminator")),
         example(attempted=(AttemptRecord(target="a:m", status=503, cause="overloaded", wasted_ms=1.5),) * 2),
     ]
     write(path, *records)
-    found = [{**row, "attempted": json.loads(row["attempted"])} for row in rows(path)]
+    found = [{**row, **{name: json.loads(row[name]) for name in ("attempted", "pathologies")}} for row in rows(path)]
     assert [msgspec.convert(row, CallRecord, strict=False) for row in found] == records
 
 
@@ -78,12 +78,12 @@ def test_the_file_says_its_version_and_is_in_wal_mode(path: Path) -> None:
 
 def test_a_changed_record_needs_a_new_schema_version() -> None:
     columns = " ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-    assert (SCHEMA_VERSION, zlib.crc32(columns.encode())) == (5, 0xE59B7886)
+    assert (SCHEMA_VERSION, zlib.crc32(columns.encode())) == (6, 0x4750F2E4)
 
 
 def test_a_file_of_an_older_version_is_given_what_it_lacks(path: Path) -> None:
-    """As version 1 wrote it: without `attempted` and `recovered`."""
-    kept = {name: kind for name, kind in COLUMNS.items() if name not in ("attempted", "recovered")}
+    """As version 1 wrote it: without `attempted`, `recovered` and `pathologies`."""
+    kept = {name: kind for name, kind in COLUMNS.items() if name not in ("attempted", "recovered", "pathologies")}
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"CREATE TABLE records ({', '.join(f'{name} {kind}' for name, kind in kept.items())})")
         connection.execute("INSERT INTO records (request_id, time, attempts) VALUES ('old', ?, 2)", (NOW,))

@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: Raise it when a field of `CallRecord` is added: an older file is then given what it lacks. For one that is renamed or
 #: retyped, write the step from the last one as well.
-#: 2: `attempted`. 3: `queued_ms`. 4: the trace. 5: `recovered`
-SCHEMA_VERSION = 5
+#: 2: `attempted`. 3: `queued_ms`. 4: the trace. 5: `recovered`. 6: `pathologies`
+SCHEMA_VERSION = 6
 
 THIRTY_DAYS_S = 30 * 86_400.0
 
