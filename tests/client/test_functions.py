@@ -150,6 +150,24 @@ async def test_methods_partials_and_objects_are_functions_too() -> None:
     assert await penstock.tool(name="shop")(Shop()).run({"item": "tea"}) == "tea"
 
 
+async def test_a_method_may_be_made_a_tool_in_its_class() -> None:
+    class Shop:
+        def __init__(self, price: int) -> None:
+            self._price = price
+
+        @penstock.tool(name="what_it_costs", timeout=3)
+        def price(self, item: str, pieces: int = 1) -> str:
+            """What it costs."""
+            return f"{item}: {self._price * pieces}"
+
+    cheap, dear = Shop(1).price, Shop(9).price
+    assert (cheap.name, cheap.timeout) == ("what_it_costs", 3)
+    assert cheap.tool.parameters is not None
+    assert list(cheap.tool.parameters["properties"]) == ["item", "pieces"]
+    assert [await each.run({"item": "tea", "pieces": 2}) for each in (cheap, dear)] == ["tea: 2", "tea: 18"]
+    assert Shop(5).price("tea") == "tea: 5"
+
+
 async def test_pydantic_models_are_parameters_too() -> None:
     def greet(person: Person) -> str:
         return f"{type(person).__name__} {person.name} {person.home.street}"

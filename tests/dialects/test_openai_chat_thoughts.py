@@ -8,11 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.canon.events import BlockEnd, BlockStart, Reasoning, ToolCall
+from penstock.canon.events import BlockEnd, BlockStart, Reasoning, Text, ToolCall
+from penstock.canon.request import Message
 from penstock.canon.response import Ending, Response
 from penstock.dialects.openai_chat import DIALECT
 from penstock.dialects.openai_chat.thoughts import FORMATS, read_thoughts, written_details
-from tests.dialects.conversations import asking, built
+from tests.dialects.conversations import THOUGHT, asking, built
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 _thoughts = st.lists(
@@ -126,3 +127,17 @@ def test_a_reply_in_the_form_of_before_there_were_tools():
     check_events(driven.events, complete=True)
     assert driven.response.tool_calls == (ToolCall("call_c_0", "look", '{"at":"sea"}', {"at": "sea"}),)
     assert asking().stream is False
+
+
+def test_a_thought_of_another_providers_is_named_where_it_is_not_sent() -> None:
+    redacted = Reasoning("", redacted="R3D", signed_by="anthropic-messages")
+    for thought, profile, dropped in (
+        (THOUGHT, None, ("reasoning",)),
+        (THOUGHT, "zai", ()),  # its words are sent
+        (redacted, "zai", ("reasoning",)),
+        (Reasoning("Hm"), None, ()),  # nobody's, and nothing is proved by it
+    ):
+        asked = asking(Message.of("user", "Hi"), Message("assistant", (thought, Text("Ho"))), Message.of("user", "He"))
+        body, named = built("openai-chat", asked, profile=profile)
+        assert named == dropped
+        assert "EqQB" not in str(body)

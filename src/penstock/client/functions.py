@@ -49,8 +49,10 @@ class FunctionTool(Generic[P, R]):
         arguments: type[msgspec.Struct] | None = None,
         *,
         timeout: float | None = None,
+        bound: Callable[[Callable[..., Any]], FunctionTool[..., Any]] | None = None,
     ) -> None:
         self.tool = tool
+        self._bound = bound
         self.timeout = timeout
         self._function = function
         self._arguments = arguments
@@ -62,6 +64,12 @@ class FunctionTool(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> FunctionTool[..., Any]:
+        """A method that was made a tool in its class: the same tool of this object, without its `self`."""
+        if instance is None or self._bound is None or not hasattr(self._function, "__get__"):
+            return self
+        return self._bound(self._function.__get__(instance, owner))
 
     def __repr__(self) -> str:
         return f"<FunctionTool {self.name}>"
@@ -144,6 +152,9 @@ def _made(
             param="tools",
             fix="Give one of letters, digits, - and _: penstock.tool(name=…)(function).",
         )
+    bound = functools.partial(
+        _made, name=name, description=description, parameters=parameters, strict=strict, timeout=timeout
+    )
     told, lines = _documented(function)
     arguments = None
     if parameters is None:
@@ -159,7 +170,7 @@ def _made(
                 )
     return FunctionTool(
         function, Tool(called, told if description is None else description, parameters, strict), arguments,
-        timeout=timeout,
+        timeout=timeout, bound=bound,
     )  # fmt: skip
 
 

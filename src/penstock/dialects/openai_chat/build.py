@@ -195,8 +195,9 @@ class _Writer:
         details = [detail for part in thoughts for detail in part.details]
         if details:  # OpenRouter wants them back as they were
             message["reasoning_details"] = details
-        if any(part.signed_by not in (None, "openai-chat") for part in thoughts):
-            self._dropped.append("reasoning")  # its signature, and where the server takes no thoughts, its words
+        is_told = self._profile.thoughts is not None
+        if any(part.signed_by not in (None, "openai-chat") and not (is_told and part.text) for part in thoughts):
+            self._dropped.append("reasoning")
         said = "".join(part.text for part in thoughts)
         match self._profile.thoughts:
             case "parts" if said:
