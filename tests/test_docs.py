@@ -46,6 +46,7 @@ COMMANDS = (
     "worker",
     "ask",
     "demo",
+    "embed",
     "providers",
     "keys new",
     "keys list",

@@ -16,6 +16,7 @@ from penstock.cli import (
     check,
     config,
     demo,
+    embed,
     keys,
     logs,
     models,
@@ -61,6 +62,7 @@ app.command("ask", help=ask.__doc__)(ask.ask)
 app.command("check", help=check.__doc__)(check.check)
 app.add_typer(config.app, name="config")
 app.command("demo", help=demo.__doc__)(demo.demo)
+app.command("embed", help=embed.__doc__)(embed.embed)
 app.add_typer(keys.app, name="keys")
 app.command("logs", help=logs.__doc__)(logs.logs)
 app.command("models", help=models.__doc__)(models.models)
