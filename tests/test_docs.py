@@ -45,6 +45,7 @@ COMMANDS = (
     "serve",
     "worker",
     "ask",
+    "chat",
     "demo",
     "embed",
     "providers",

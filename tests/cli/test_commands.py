@@ -21,6 +21,7 @@ pytestmark = pytest.mark.process
         "serve",
         "worker",
         "ask",
+        "chat",
         "demo",
         "embed",
         "providers",

@@ -13,6 +13,7 @@ import typer
 from penstock.canon.errors import PenstockError
 from penstock.cli import (
     ask,
+    chat,
     check,
     config,
     demo,
@@ -59,6 +60,7 @@ def options(
 
 
 app.command("ask", help=ask.__doc__)(ask.ask)
+app.command("chat", help=chat.__doc__)(chat.chat)
 app.command("check", help=check.__doc__)(check.check)
 app.add_typer(config.app, name="config")
 app.command("demo", help=demo.__doc__)(demo.demo)
