@@ -118,7 +118,7 @@ def test_c8_slow(sdk: Open, upstream: Upstream, opened: ExitStack) -> None:
     upstream.says(Reply(text=TEXT, faults=("stall-after-2",)))
     began = now()
     with (
-        penstock.adapt(sdk(upstream, opened), timeout=0.3) as stream,
+        penstock.adapt(sdk(upstream, opened), timeout=1.0) as stream,
         pytest.raises(penstock.StreamingTimeout) as caught,
     ):
         list(stream.text)
@@ -223,7 +223,7 @@ async def test_infinite_async(sdk: Any, upstream: Upstream, aopened: AsyncExitSt
 async def test_c8_slow_async(sdk: Any, upstream: Upstream, aopened: AsyncExitStack) -> None:
     upstream.says(Reply(text=TEXT, faults=("stall-after-2",)))
     began = now()
-    async with penstock.adapt(sdk(upstream, aopened), timeout=0.3) as stream:
+    async with penstock.adapt(sdk(upstream, aopened), timeout=1.0) as stream:
         with pytest.raises(penstock.StreamingTimeout):
             _ = [piece async for piece in stream.text]
     await asyncio.to_thread(check_closed, upstream.seen[0], since=began)

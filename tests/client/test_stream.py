@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -293,6 +295,24 @@ async def test_closing_in_one_task_ends_the_reader_in_another_quietly(upstream: 
     await until_it_has_said(stream, "one two")
     await stream.aclose()
     assert await asyncio.wait_for(task, 5.0) == "one two"
+    assert stream.response.outcome == "cancelled"
+
+
+def test_ctrl_c_interrupts_a_program_that_waits_and_closes_the_connection(upstream: Upstream) -> None:
+    upstream.says(Reply(text=TEXT, faults=("stall-after-2",)))
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        upstream.wait_for()
+        while stream._session.response().text != "one two":
+            time.sleep(0.005)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), client_of(upstream).stream(MODEL, "Hi") as stream:  # noqa: PT012
+        threading.Thread(target=interrupt, daemon=True).start()
+        list(stream.text)
+    check_closed(upstream.seen[0])
     assert stream.response.outcome == "cancelled"
 
 

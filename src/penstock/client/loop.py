@@ -24,15 +24,16 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it on the loop and wait; what it raises is raised here. A Ctrl-C cancels it."""
-        future = asyncio.run_coroutine_threadsafe(_carried(coroutine), self._started())
+        visit = _Visit(coroutine, self._started())
+        visit.loop.call_soon_threadsafe(visit.begin)
         try:
-            value, error = future.result()
+            visit.is_over.acquire()
         except BaseException:
-            future.cancel()
+            visit.loop.call_soon_threadsafe(visit.give_up)
             raise
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
+        if visit.error is not None:
+            raise visit.error
+        return visit.value  # type: ignore[no-any-return]
 
     def call(self, function: Callable[[], None]) -> None:
         self._started().call_soon_threadsafe(function)
@@ -65,14 +66,38 @@ class LoopThread:
             loop.close()
 
 
-async def _carried(coroutine: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
-    """The outcome as a value: a StopAsyncIteration cannot pass through a future."""
-    try:
-        return await coroutine, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return None, error
+class _Visit:
+    """One coroutine on the loop, and the thread that waits for it.
+
+    A lock and a task, because a stream pays for this with each batch: `asyncio.run_coroutine_threadsafe` makes two
+    futures beside them and chains them. Besides, a StopAsyncIteration cannot pass through a future.
+    """
+
+    __slots__ = ("_coroutine", "_task", "error", "is_over", "loop", "value")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine = coroutine
+        self._task: asyncio.Task[None] | None = None
+        self.loop = loop
+        self.is_over = threading.Lock()
+        self.is_over.acquire()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        self._task = self.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            self.value = await self._coroutine
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.is_over.release()
+
+    def give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -24,7 +24,7 @@ from penstock.client.left_out import warned, warnings_of
 from penstock.telemetry.recorder import InFlight, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
     from penstock.canon.price import Price
@@ -218,11 +218,11 @@ class Session:
         if reader in self._readers:
             self._readers.remove(reader)
 
-    async def pull(self, reader: Reader) -> bool:
+    def pull(self, reader: Reader) -> Coroutine[Any, Any, bool]:
         """Give every reader the next batch, if `reader` has nothing left; False at the end. Raises what ended it."""
-        turn = self._turn
-        if turn is None:
-            return await self._read(reader)
+        return self._read(reader) if self._turn is None else self._read_in_turn(reader, self._turn)
+
+    async def _read_in_turn(self, reader: Reader, turn: asyncio.Lock) -> bool:
         async with turn:
             return bool(reader.ready) or await self._read(reader)
 
