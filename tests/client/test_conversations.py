@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import penstock
 from penstock.canon.request import Message, ToolResult
+from penstock.canon.response import Ending
 from penstock.client.conversation import read_conversation, read_tool
 from penstock.dialects import CLIENT_DIALECTS, client_dialect
 from penstock.testing import Call, Reply, Turns, Upstream
@@ -303,6 +305,36 @@ def test_signatures_go_home_to_their_own_provider(upstream: Upstream) -> None:
         {"type": "thinking", "thinking": "Hm", "signature": "EqQB"},
         {"type": "redacted_thinking", "data": "R3D"},
     ]
+    assert response.warnings == ()
+
+
+PROOF = base64.b64encode(b"opaque").decode()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "thought"),
+    [
+        ("anthropic-messages", penstock.Reasoning("Hm", PROOF, signed_by="anthropic-messages")),
+        ("gemini", penstock.Reasoning("Hm", PROOF, signed_by="gemini")),
+        ("openai-responses", penstock.Reasoning("Hm", f"rs_1:{PROOF}", signed_by="openai-responses")),
+        (
+            "openai-chat",
+            penstock.Reasoning(
+                "Hm", details=({"type": "reasoning.encrypted", "data": PROOF},), signed_by="openai-chat"
+            ),
+        ),
+    ],
+)
+def test_what_proves_a_thought_comes_in_a_reply_and_goes_back(
+    upstream: Upstream, dialect: str, thought: penstock.Reasoning
+) -> None:
+    said = penstock.Response(parts=(thought, penstock.Text("Hi")), finish=Ending("stop"))
+    document = client_dialect(dialect).write_document(said, model="m", request_id="r", created=0)
+    reply = penstock.replay(document, dialect=dialect).response
+    assert reply.message.parts == (thought, penstock.Text("Hi"))
+    where: Any = {"base_url": upstream.url_for(dialect), "dialect": dialect}
+    response = penstock.generate("here:m", ["Hello", reply, "And now?"], **where)
+    assert PROOF.encode() in upstream.seen[0].body
     assert response.warnings == ()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: what is more than a knob
 _WORDS = {
-    "reasoning": "Thoughts of another provider's, or their signatures, were left out: {dialect} takes its own alone.",
+    "reasoning": "Thoughts were left out: {dialect} takes back its own alone, with the signatures that prove them.",
 }
 
 
