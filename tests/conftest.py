@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
+from hypothesis import settings
 
 from tests.processes import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: A machine may be busy: an example that takes long is no counterexample.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 
 @pytest.fixture(scope="session")
