@@ -47,6 +47,7 @@ COMMANDS = (
     "ask",
     "chat",
     "demo",
+    "doctor",
     "embed",
     "providers",
     "keys new",

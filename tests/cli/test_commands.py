@@ -23,6 +23,7 @@ pytestmark = pytest.mark.process
         "ask",
         "chat",
         "demo",
+        "doctor",
         "embed",
         "providers",
         "models",

@@ -17,6 +17,7 @@ from penstock.cli import (
     check,
     config,
     demo,
+    doctor,
     embed,
     keys,
     logs,
@@ -64,6 +65,7 @@ app.command("chat", help=chat.__doc__)(chat.chat)
 app.command("check", help=check.__doc__)(check.check)
 app.add_typer(config.app, name="config")
 app.command("demo", help=demo.__doc__)(demo.demo)
+app.command("doctor", help=doctor.__doc__)(doctor.doctor)
 app.command("embed", help=embed.__doc__)(embed.embed)
 app.add_typer(keys.app, name="keys")
 app.command("logs", help=logs.__doc__)(logs.logs)

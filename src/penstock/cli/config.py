@@ -143,13 +143,9 @@ def _error_of(attempt: Callable[[], object]) -> str | None:
     return None
 
 
-def _probed(settings: Config) -> list[Probed]:
-    import asyncio
-
-    from penstock.config.load import upstream_target
+def models_named(settings: Config) -> dict[str, set[str]]:
+    """upstream → the models that the configuration names there."""
     from penstock.config.models import weighted_targets
-    from penstock.policy.probe import probe
-    from penstock.transport.http1 import Http1Transport
 
     named: dict[str, set[str]] = {name: set() for name in settings.upstreams}
     for given in settings.models.values():
@@ -157,6 +153,17 @@ def _probed(settings: Config) -> list[Probed]:
             upstream, _, model = target.to.partition(":")
             if model:
                 named[upstream].add(model)
+    return named
+
+
+def _probed(settings: Config) -> list[Probed]:
+    import asyncio
+
+    from penstock.config.load import upstream_target
+    from penstock.policy.probe import probe
+    from penstock.transport.http1 import Http1Transport
+
+    named = models_named(settings)
 
     async def asked() -> list[Probed]:
         transport = Http1Transport(environ=os.environ)
