@@ -76,7 +76,8 @@ MUTATIONS = (
         "c7-leaves-the-upstream-open",
         "the upstream's connection is not closed when a reply is left in its middle",
         "streams/stream.py",
-        "            self._response.release()\n        else:\n            self.unread_bytes += self._response.abort()\n",
+        "            self._response.release()\n"
+        "        else:\n            self.unread_bytes += self._response.abort()\n",
         "            self._response.release()\n        else:\n            self._response.release()\n",
         "test_c7_gone_is_cancelled.py::test_c7_every_client_that_leaves_takes_its_upstream_with_it",
     ),

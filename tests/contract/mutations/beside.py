@@ -218,7 +218,8 @@ MUTATIONS = (
         "c13-keeps-connections-that-are-of-no-use",
         "the connection of a reply that did not end well is neither closed nor used again",
         "streams/stream.py",
-        "            self._response.release()\n        else:\n            self.unread_bytes += self._response.abort()\n",
+        "            self._response.release()\n"
+        "        else:\n            self.unread_bytes += self._response.abort()\n",
         "            self._response.release()\n",
         "test_c13_nothing_leaks.py::test_c13_nothing_is_left_after_300_requests_of_every_ending",
     ),
