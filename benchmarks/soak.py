@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from soaking import verdict
-from soaking.clients import FORMS, Clients
+from soaking.clients import FORMS, Clients, ask_all
 from soaking.owed import check_rows
 from soaking.plan import asking
-from soaking.process import GatewayProcess, Observed, gateway, stop
+from soaking.process import REST_S, GatewayProcess, Observed, gateway, settled, stop
 from soaking.upstream import SoakUpstream
 
 from penstock.testing.faults import parse_fault
@@ -40,15 +40,11 @@ if TYPE_CHECKING:
 
     from soaking.plan import Asking
 
-    from penstock.testing.judge.heard import Heard
-
 MAX_ROUNDS = 10
 #: a round waits for its last stream, which may be ten seconds: fewer than these are not worth it
 MIN_ROUND = 150
 #: The simulator and the clients are threads of one process: neither may keep the other waiting for its turn.
 SWITCH_S = 0.0005
-#: what the gateway may need after the last client has gone: its clocks, and its records' way to the store
-REST_S = 30.0
 SHOWN = 40
 
 
@@ -110,19 +106,10 @@ class Soak:
         askings.update((each.number, each) for each in planned)
         transport = Http1Transport(environ=None)
         clients = Clients(process.url, transport, upstream.seen_by_number.__contains__)
-        heard: dict[int, Heard | None] = {}
-        waiting = iter(planned)
-
-        async def client() -> None:
-            for each in waiting:
-                heard[each.number] = await clients.ask(each)
-                self.told()
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.concurrency):
-                group.create_task(client())
+        heard = await ask_all(planned, clients, self.concurrency, self.told)
         await transport.aclose()
-        await self._settled(planned, upstream, process)
+        least = sum(self.owed.values()) + sum(each.ending is not None and not each.may_be_unasked for each in planned)
+        await settled(upstream, process, least - self.unowed)
         by_model: dict[str, list[dict[str, Any]]] = {}
         for record in process.records():
             by_model.setdefault(record["model_requested"], []).append(record)
@@ -136,17 +123,6 @@ class Soak:
             self.slowed += any(one.blocked_s > 0 for one in seen)
             self.heartbeats += sum(record["heartbeats"] for record in records)
         upstream.forget()
-
-    async def _settled(self, planned: list[Asking], upstream: SoakUpstream, process: GatewayProcess) -> None:
-        """Until the upstream has done with all of them and their records are stored; or for as long as it may take."""
-        least = sum(self.owed.values()) + sum(each.ending is not None and not each.may_be_unasked for each in planned)
-        end = time.monotonic() + REST_S
-        while time.monotonic() < end:
-            is_over = all(seen.is_over.is_set() for seen in upstream.seen)
-            if is_over and process.record_count() >= least - self.unowed:
-                break
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2)  # one too many would come as late
 
     def _count(self, each: Asking, records: int) -> None:
         if each.ending is not None:

@@ -23,7 +23,7 @@ from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.testing.judge.heard import Heard, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from penstock.canon.wire import HttpRequest, HttpResponse
     from penstock.dialects.base import Dialect
@@ -178,6 +178,24 @@ class Clients:
         lines = [f"POST /{path} HTTP/1.1", f"host: {host}", f"content-length: {len(request.body)}"]
         lines += [f"{name}: {value}" for name, value in request.headers]
         return "\r\n".join([*lines, "", ""]).encode(), request.body
+
+
+async def ask_all(
+    planned: Sequence[Asking], clients: Clients, concurrency: int, told: Callable[[], None]
+) -> dict[int, Heard | None]:
+    """What each heard, by its number; so many ask at a time. `told` is called for each that has ended."""
+    heard: dict[int, Heard | None] = {}
+    waiting = iter(planned)
+
+    async def client() -> None:
+        for each in waiting:
+            heard[each.number] = await clients.ask(each)
+            told()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(client())
+    return heard
 
 
 class _Slow:

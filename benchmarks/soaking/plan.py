@@ -136,7 +136,9 @@ def _reply(chance: random.Random, number: int, form: str, reader: Reader, faults
     def pieces(count: int, more: str = "") -> tuple[str, ...]:
         return tuple(f"m{number:06d}p{k} {chance.choice(_WORDS)} {more}" for k in range(count))
 
-    usage = Counts(input=number + 1, output=chance.randint(5, 500))
+    output = chance.randint(5, 500)
+    cached, thought = number // 2 if number % 3 == 0 else None, output // 2 if number % 4 == 0 else None
+    usage = Counts(input=number + 1, output=output, cached=cached, reasoning=thought)
     if reader == "slow":
         return Reply(text=pieces(30, "slow " * 10_000), usage=usage)
     if reader == "stuck":

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _START_S = 30.0
 _STOP_S = 30.0
 _REPORT_S = 20.0
+#: what the gateway may need after the last client has gone: its clocks, and its records' way to the store
+REST_S = 30.0
 _OBSERVED = Path(__file__).with_name("observed.py")
 
 #: Seconds. Each clock is reached by some fault and by no reply that is well; `total` is above what a slow reader takes.
@@ -151,6 +153,16 @@ def gateway(upstream: Upstream, folder: Path, clocks: float = 1.0) -> Iterator[G
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+async def settled(upstream: Upstream, process: GatewayProcess, least: int) -> None:
+    """Until the upstream has done with all and so many records are stored; or for as long as it may take."""
+    end = time.monotonic() + REST_S
+    while time.monotonic() < end:
+        if all(seen.is_over.is_set() for seen in upstream.seen) and process.record_count() >= least:
+            break
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)  # one too many would come as late
 
 
 def stop(running: GatewayProcess) -> list[str]:

@@ -66,8 +66,9 @@ class CallRecord(Struct, frozen=True, kw_only=True):
       `client`'s, which knows the generation's alone.
     - `context_used`: prompt and completion tokens, when both are known; `context_total`: tokens, as the target's owner
       or server states it; `context_percent`: the one in the other.
-    - `chunks`: deltas with content; `bytes_out`, `heartbeats`: written to the client; `bytes_after_disconnect`: what
-      had come from the upstream for a client that had gone, and nobody read.
+    - `chunks`: deltas with content; `bytes_out`, `heartbeats`: written to the client, without an error that is told
+      before any reply had begun; `bytes_after_disconnect`: what had come from the upstream for a client that had gone,
+      and nobody read.
     - `key_name`: which of the gateway's keys; `cost`: US dollars, as the provider reported it, else by the prices
       of the catalogue; `concurrent`: calls in flight when this one began, itself included; `queued_ms`: how long it
       waited in line for a place, None when it did not.
