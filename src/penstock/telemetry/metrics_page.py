@@ -25,7 +25,7 @@ _BY_UPSTREAM = {
     "heartbeats": ("heartbeats", "Signs of life sent to waiting clients"),
     "synthetic": ("synthetic_streams", "Streams made of an upstream's document"),
     "bytes_out": ("sent_bytes", "Bytes of replies sent to clients"),
-    "bytes_wasted": ("wasted_bytes", "Bytes that an upstream still sent after the client had gone"),
+    "bytes_wasted": ("wasted_bytes", "Bytes that had come for a client that had gone, and that nobody read"),
 }
 
 Values = dict[tuple[str, ...], float]
