@@ -47,6 +47,9 @@ def serve(
     log: Annotated[
         str | None, typer.Option(help="A line per request: pretty, compact, json or off. [default: pretty]")
     ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="With each line, why each of its figures has its value.")
+    ] = False,
     store: Annotated[
         str | None, typer.Option(help="The SQLite file of records; `off` keeps none. [default: penstock.db]")
     ] = None,
@@ -68,7 +71,7 @@ def serve(
             "workers": workers,
             "keys_file": str(keys_file) if keys_file is not None else None,
         },
-        "telemetry": {"log": {"format": log}, "store": {"path": store}},
+        "telemetry": {"log": {"format": log, "debug": debug or None}, "store": {"path": store}},
     }
 
     def load() -> Config:

@@ -208,6 +208,8 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
     #: `pretty` for people, `compact` for grep, `json` for programs
     format: Literal["pretty", "compact", "json", "off"] = "pretty"
+    #: with each line, why each figure has its value
+    debug: bool = False
 
 
 class Store(Struct, frozen=True, forbid_unknown_fields=True):

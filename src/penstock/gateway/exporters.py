@@ -28,6 +28,7 @@ def exporters(config: Config) -> list[Exporter]:
                 format=log.format,
                 color=sys.stdout.isatty(),
                 is_shared=config.server.workers > 1,
+                debug=log.debug,
             )
         )
     if store.path is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from penstock.telemetry.record import compact_line, count, duration, percent, rate, word
+from penstock.telemetry.why import why, why_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ PIPE_BUF = 4096
 class LogExporter:
     """`color` and `zone` (None: local time) are for `pretty` alone.
 
-    `is_shared`: other processes write to the same stream, which keeps no line whole but what one write of at most
-    `PIPE_BUF` bytes brings.
+    `debug`: with each record, why its figures have their values. `is_shared`: other processes write to the same stream,
+    which keeps no line whole but what one write of at most `PIPE_BUF` bytes brings.
     """
 
     name = "log"
@@ -48,13 +49,15 @@ class LogExporter:
         color: bool = False,
         zone: tzinfo | None = None,
         is_shared: bool = False,
+        debug: bool = False,
     ) -> None:
         self._stream = stream
         self._is_shared = is_shared
+        pretty = partial(pretty_line, color=color, zone=zone)
         lines: dict[Format, Callable[[CallRecord], str] | None] = {
-            "pretty": partial(pretty_line, color=color, zone=zone),
-            "compact": compact_line,
-            "json": json_line,
+            "pretty": _with_why(pretty) if debug else pretty,
+            "compact": _with_why(compact_line) if debug else compact_line,
+            "json": json_line_with_why if debug else json_line,
             "off": None,
         }
         self._line = lines[format]
@@ -96,6 +99,15 @@ def _pieces(lines: list[str]) -> Iterator[str]:
 
 def json_line(record: CallRecord) -> str:
     return msgspec.json.encode(record).decode()
+
+
+def json_line_with_why(record: CallRecord) -> str:
+    """The record with one field more, `why`: a sentence by figure."""
+    return msgspec.json.encode({**msgspec.structs.asdict(record), "why": why(record)}).decode()
+
+
+def _with_why(line: Callable[[CallRecord], str]) -> Callable[[CallRecord], str]:
+    return lambda record: line(record) + why_lines(record)
 
 
 @lru_cache(maxsize=4)
