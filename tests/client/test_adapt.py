@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import gc
 import itertools
+import queue
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import penstock
+from penstock.client.sources import Aborted, AsyncSource, ThreadSource
 from penstock.telemetry.exporters.sqlite import SqliteExporter
 from tests.virtual_clock import on_virtual_time
 
@@ -376,6 +378,65 @@ async def test_an_awaitable_of_a_source_is_awaited_when_it_is_read() -> None:
     assert asked == []
     async with stream:
         assert "".join([piece async for piece in stream.text]) == "Hi!"
+
+
+class Between:
+    """A source whose thread is stopped between being asked for an item and reading it, where `abort` then comes."""
+
+    def __init__(self) -> None:
+        self.wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.was_taken = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def put(self, wanted: bool) -> None:
+        self.wanted.put(wanted)
+
+    def get(self) -> bool:
+        wanted = self.wanted.get()
+        self.was_taken.set()
+        self.may_go_on.wait(10.0)
+        return wanted
+
+
+async def test_c7_a_source_that_was_asked_and_has_not_begun_to_read_is_not_read_after_all() -> None:
+    live = Live(words("one"), ends=False)
+    source = ThreadSource(SyncOnly(live))
+    between = Between()
+    source._wanted = between  # type: ignore[assignment]
+    asked = asyncio.create_task(source.next())
+    await asyncio.to_thread(between.was_taken.wait, 10.0)
+    source.abort()
+    between.may_go_on.set()
+    with pytest.raises(Aborted):
+        await asked
+    await source.closed()
+    assert source._asked.over.is_set()
+    assert live.given == []
+
+
+class AsyncClosed(AsyncOnly):
+    """As the SDKs' async streams: an iterable with a `close` to await."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
+        self.is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_c13_an_async_source_is_closed_however_early_it_is_aborted(steps: int) -> None:
+    closing = AsyncClosed(Live(words("one"), ends=False))
+    source = AsyncSource(closing)
+    asked = asyncio.create_task(source.next())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    source.abort()
+    with pytest.raises(Aborted):
+        await asked
+    await source.closed()
+    assert closing.is_closed
 
 
 # --- recovery ---------------------------------------------------------------------------------------------------------

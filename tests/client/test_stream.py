@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import signal
 import threading
 import time
@@ -117,6 +118,19 @@ def test_c6_the_end_is_told_once_however_it_comes(ending: str, upstream: Upstrea
         check_closed(upstream.seen[0])
 
 
+async def test_c6_the_end_is_told_once_however_many_close_it(upstream: Upstream) -> None:
+    upstream.says(ENDLESS)
+    ends, hooked = Ends(), Ends()
+    async with client_of(upstream, hooks=penstock.Hooks(on_end=hooked)).astream(MODEL, "Hi") as stream:
+        stream.on_end(ends)
+        await anext(stream)
+        await asyncio.gather(*(stream.aclose() for _ in range(3)))
+        await stream.aclose()
+    late = Ends()
+    stream.on_end(late)
+    assert {told.only().response.outcome for told in (ends, hooked, late)} == {"cancelled"}
+
+
 def test_c13_a_stream_that_is_dropped_is_warned_of_closed_and_told_of(upstream: Upstream) -> None:
     upstream.says(ENDLESS)
     ends = Ends()
@@ -227,6 +241,29 @@ async def test_c7_cancel_from_a_thread_ends_a_call_that_still_waits_for_its_answ
     assert task.cancelling() == 0
 
 
+def test_c7_whenever_a_stream_is_cancelled_it_ends_once_and_in_one_of_two_ways(upstream: Upstream) -> None:
+    upstream.says(Reply(text=tuple("abcdefgh"), pace=penstock.testing.Pace(fixed="1ms")))
+    chances = random.Random(0)
+    outcomes = Counter[str | None]()
+    with client_of(upstream) as client:
+        for _ in range(30):
+            ends = Ends()
+            stream = client.stream(MODEL, "Hi")
+            stream.on_end(ends)
+            cursor = stream.cursor()
+            cancelling = threading.Timer(chances.uniform(0.0, 0.02), stream.cancel)
+            cancelling.start()
+            text = "".join(stream.text)
+            cancelling.join()
+            end = ends.only()
+            assert end.error is None
+            assert text == end.response.text == "".join(cursor.text)
+            assert (text == "abcdefgh") or end.response.outcome == "cancelled"
+            outcomes[end.response.outcome] += 1
+    assert set(outcomes) <= {"complete", "cancelled"}
+    assert outcomes["cancelled"] > 0
+
+
 async def test_cancel_before_anything_was_sent_sends_nothing(upstream: Upstream) -> None:
     ends, hooked = Ends(), Ends()
     stream = client_of(upstream, hooks=penstock.Hooks(on_end=hooked)).astream(MODEL, "Hi")
@@ -314,6 +351,23 @@ def test_ctrl_c_interrupts_a_program_that_waits_and_closes_the_connection(upstre
         list(stream.text)
     check_closed(upstream.seen[0])
     assert stream.response.outcome == "cancelled"
+
+
+def test_ctrl_c_during_a_whole_call_cancels_it(upstream: Upstream) -> None:
+    upstream.says(Reply(text=TEXT, faults=("stall-after-2",)))
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        upstream.wait_for()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        client_of(upstream).generate(MODEL, "Hi")
+    interrupting.join()
+    check_closed(upstream.seen[0])
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

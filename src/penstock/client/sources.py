@@ -99,6 +99,7 @@ class AsyncSource:
         self._asked = _Asked()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._has_run = False
 
     async def next(self) -> Any:
         asked = self._asked
@@ -111,6 +112,7 @@ class AsyncSource:
 
     async def _run(self) -> None:
         asked, iterator = self._asked, None
+        self._has_run = True
         try:
             if inspect.isawaitable(self._made):
                 self._made = await self._made
@@ -133,11 +135,13 @@ class AsyncSource:
 
     def abort(self) -> None:
         asked = self._asked
+        if asked.is_aborted:
+            return
         asked.is_aborted = True
         asked.wake()
         if self._task is not None:
             self._task.cancel()
-        elif not asked.over.is_set():
+        if not self._has_run:  # a task that is cancelled before its first step never reaches its `finally`
             self._task = asked.loop.create_task(self._close_unread())
 
     async def _close_unread(self) -> None:
@@ -179,8 +183,11 @@ class ThreadSource:
         try:
             iterator = iter(self._made)
             while self._wanted.get():
+                # In this order, and `abort` in the other: either we see that it is over, or `abort` sees us reading.
                 self._is_reading = True
                 try:
+                    if self._asked.is_aborted:
+                        break
                     item = next(iterator)
                 finally:
                     self._is_reading = False
