@@ -6,10 +6,11 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tests.processes import command
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 
-#: makes standard input the terminal that Ctrl-C is pressed on; a process cannot be told so from outside
-_ON_TERMINAL = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+#: what no process can be told from outside: standard input is the terminal that Ctrl-C is pressed on, and Ctrl-C
+#: counts, also where the tests themselves run in the background
+_ON_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Terminal:
@@ -48,6 +55,18 @@ class Terminal:
             if not self._read():
                 text = self._all[self._seen :].decode(errors="replace")
                 assert re.search(pattern, text.replace("\r\n", "\n")), f"it ended without {pattern!r}: {text!r}"
+
+    def interrupt(self) -> None:
+        """What Ctrl-C means, without the key: a terminal that changes its mode at that moment may swallow it."""
+        self.process.send_signal(signal.SIGINT)
+
+    def interrupt_until(self, pattern: str) -> str:
+        """Again and again: readline does not see one that comes right before it waits for a key."""
+        for _ in range(30):
+            self.interrupt()
+            with suppress(AssertionError):
+                return self.until(pattern, timeout_s=1.0)
+        raise AssertionError(f"an interrupt shows no {pattern!r} in {self._all!r}")
 
     def _read(self) -> bool:
         """False at the end."""

@@ -270,6 +270,7 @@ def interrupted(upstream: Upstream, *arguments: str, cwd: Path) -> subprocess.Po
     )  # fmt: skip
     give_up = time.monotonic() + 30
     while not upstream.seen:
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up
         time.sleep(0.01)
     time.sleep(0.5)  # so that it has read something of it, where there is something

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -78,11 +80,32 @@ def test_an_interrupt_cancels_the_reply_and_goes_on(upstream: Upstream, tmp_path
     assert len(kept[1]) < len("one two") + 5 * 400
 
 
+def test_an_impatient_interrupt_ends_no_more_than_the_reply(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.script = Turns(SLOW, Reply(text="Good."))
+    with opened(upstream, cwd=tmp_path) as shown:
+        shown.until("> ")
+        shown.type("Tell me\n")
+        shown.until("one two ")
+        for _ in range(5):
+            shown.interrupt()
+            time.sleep(0.01)
+        shown.until(r"\n> ")
+        for _ in range(3):  # one that readline saw too late takes a line with it
+            shown.type("Go on\n")
+            with suppress(AssertionError):
+                shown.until(r"Good\.\n.*\n> ", timeout_s=5)
+                break
+        shown.type(CTRL_D)
+        code, screen = shown.ended()
+    assert (code, "Traceback" in screen, "Good." in screen) == (0, False, True)
+
+
 def test_an_interrupt_at_the_prompt_ends_nothing(upstream: Upstream, tmp_path: Path) -> None:
     with opened(upstream, cwd=tmp_path) as shown:
         shown.until("> ")
-        shown.type("half a line" + CTRL_C)
-        shown.until(r"\(Ctrl-D or /quit leaves\.\)\n> ")
+        shown.type("half a line")
+        shown.until("half a line")
+        shown.interrupt_until(r"\(Ctrl-D or /quit leaves\.\)\n> ")
         shown.type("Hi\n")
         shown.until(r"Hello from the simulator\.\n.*\n> ")
         shown.type(CTRL_D)

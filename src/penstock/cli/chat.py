@@ -72,8 +72,14 @@ def chat(
     talk = _Talk(model, system, options, stats=stats)
     lines = _Lines(history)
     try:
-        while not talk.is_over and (line := lines.next()) is not None:
-            talk.take(line)
+        while not talk.is_over:
+            try:
+                if (line := lines.next()) is None:
+                    break
+                talk.take(line)
+            except KeyboardInterrupt:  # the second of two, which came before there was a prompt again
+                if not lines.is_typed:
+                    raise
     finally:
         lines.close()
 
@@ -213,8 +219,8 @@ class _Lines:
 
     def __init__(self, history: Path | None) -> None:
         self._history = history
-        self._is_typed = sys.stdin.isatty()
-        if not self._is_typed:
+        self.is_typed = sys.stdin.isatty()
+        if not self.is_typed:
             return
         import readline
 
@@ -237,7 +243,7 @@ class _Lines:
                     return line
                 return self._until_fence()
             except KeyboardInterrupt:
-                if not self._is_typed:
+                if not self.is_typed:
                     raise
                 print("\n(Ctrl-D or /quit leaves.)", file=sys.stderr)
 
@@ -248,7 +254,7 @@ class _Lines:
         return "\n".join(lines) or ("" if line is not None else None)
 
     def _line(self, prompt: str) -> str | None:
-        if not self._is_typed:
+        if not self.is_typed:
             try:
                 line = sys.stdin.readline()
             except UnicodeDecodeError:
@@ -263,7 +269,7 @@ class _Lines:
             return ""
 
     def close(self) -> None:
-        if self._history is None or not self._is_typed:
+        if self._history is None or not self.is_typed:
             return
         import readline
 
