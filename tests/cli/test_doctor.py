@@ -163,6 +163,15 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_a_key_in_the_place_of_its_variable_is_not_repeated(tmp_path: Path) -> None:
+    configured(tmp_path, {"own": {"url": "http://127.0.0.1:9/v1", "key_env": "sk-own-0123456789"}})
+    ended = doctor(tmp_path, "--offline")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "upstreams.own.key_env: that is no variable's name." in ended.stdout
+    assert "sk-own" not in ended.stdout
+
+
+@pytest.mark.process
 def test_those_who_do_not_answer_are_waited_for_together(tmp_path: Path) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(closing(ScriptedUpstream())) for _ in range(4)]

@@ -62,6 +62,7 @@ NOT_KEYS = frozenset({"PENSTOCK_AGENTS", "PENSTOCK_CLIENTS", "PENSTOCK_RECORD", 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+|\*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -121,6 +122,11 @@ def check(given: dict[str, Any], where: str = "the configuration", environ: Mapp
             raise ConfigError(
                 f"In {where}, upstreams.{name}.dialect: there is no dialect `{upstream.dialect}`.",
                 fix=_nearest(upstream.dialect, list(DIALECTS)),
+            )
+        if not all(map(_VARIABLE.fullmatch, upstream.key_variables)):
+            raise ConfigError(  # without repeating it: it may be the key itself
+                f"In {where}, upstreams.{name}.key_env: that is no variable's name.",
+                fix="Put the key into a variable, and name that here.",
             )
         check_url(upstream.url, upstream.placeholders, f"{where}, upstreams.{name}")
         check_auth(upstream.auth, upstream.dialect, f"{where}, upstreams.{name}")
