@@ -197,7 +197,8 @@ def test_c3_an_answer_that_nobody_asked_for_is_nobodys(
         asked = gateway.post(CHAT, CHAT.request("plain"))
         heard = asked.body()
         assert SECRET not in heard
-        assert CHAT.read(heard).text == "Hello"
+        # What comes so late that the connection is already another call's can only be refused there.
+        assert (late and asked.status == 502) or CHAT.read(heard).text == "Hello"
     check_unharmed(gateway, scripted)
 
 
