@@ -34,6 +34,7 @@ class ScriptedEngine:
     """An engine whose load takes as long as its test wants."""
 
     model = "m"
+    slots = 2
 
     def __init__(self, *, fails: bool = False, until: Callable[[], object] | None = None) -> None:
         self._fails = fails

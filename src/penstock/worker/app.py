@@ -1,6 +1,7 @@
 """The worker, on one screen: the gateway's stack with the engine as its upstream.
 
-`recorded → loading → upstream`: a call waits for the model, then goes to the engine over loopback.
+`recorded → admitted → loading → upstream`: a call waits for one of the engine's slots, then for the model, then goes to
+the engine over loopback. The line before the slots is bounded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from penstock.canon.errors import ConnectError, Overloaded
 from penstock.canon.wire import HttpRequest
 from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
+from penstock.policy.limits import Limits, Quota, Rules
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App, refuse, request_id_of, respond
 from penstock.serving.context import ContextWindows, fetch_json
@@ -23,7 +25,7 @@ from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.recorder import recorded
-from penstock.worker.execute import execute_route
+from penstock.worker.jobs import job_routes
 from penstock.worker.loading import Loading
 
 if TYPE_CHECKING:
@@ -37,19 +39,29 @@ if TYPE_CHECKING:
     from penstock.worker.engine import Engine
 
 MAX_BODY_BYTES = 100 * 1024 * 1024
+#: calls that may wait for a slot; one more is told to come back later
+QUEUE = 64
 #: A slow prompt on a small machine is not a fault: the engine's own narration shows that it lives.
 TIMEOUTS = Timeouts(connect=5.0, first_content=None, idle=None, silence=None, total=None, document=None)
 
 
 def worker(
-    engine: Engine, transport: Transport, bus: Bus, *, heartbeat_s: float | None = 15.0, door: Door | None = None
+    engine: Engine,
+    transport: Transport,
+    bus: Bus,
+    *,
+    heartbeat_s: float | None = 15.0,
+    door: Door | None = None,
+    queue: int = QUEUE,
 ) -> App:
     """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown."""
     windows = ContextWindows(transport)
     loading = Loading(engine, lambda error: app.fail(error))
-    layers = (recorded(bus.publish, context_window=windows.get), loading.layer)
-    handler = compose(upstream(transport, TIMEOUTS), *layers)
-    counting = compose(upstream(transport, TIMEOUTS, in_dialect(count.counter)), *layers)
+    slots = Limits(Rules(Quota(concurrency=engine.slots), queue, queue_wait_s=None), whole="The engine")
+    recorder = recorded(bus.publish, context_window=windows.get)
+    handler = compose(upstream(transport, TIMEOUTS), recorder, slots.admitted, loading.layer)
+    # Counting takes no slot of the engine's.
+    counting = compose(upstream(transport, TIMEOUTS, in_dialect(count.counter)), recorder, loading.layer)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         spoken = client_dialect(dialect) if isinstance(dialect, str) else dialect
@@ -99,9 +111,7 @@ def worker(
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
             ("POST", "/v1/messages"): chat("anthropic-messages"),
             ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
-            ("POST", "/v1/execute"): execute_route(
-                engine.model, handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s
-            ),
+            **job_routes(engine.model, handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
             ("GET", "/v1/models"): models,
             ("GET", "/props"): props,
             ("GET", "/health"): health,

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """`model` is the name that clients use; `load` and `stop` block, and are called from a thread."""
+    """`model` is the name that clients use; `slots` is how many calls run at the same time: further ones wait in line.
+
+    `load` and `stop` block, and are called from a thread.
+    """
 
     model: str
+    slots: int
 
     def load(self) -> Target:
         """Load the model and answer on loopback. Raises `ConfigError`, in one sentence, when it cannot."""

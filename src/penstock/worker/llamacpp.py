@@ -42,7 +42,7 @@ class LlamaCpp:
         self.path = path
         self.model = model or path.stem
         self._context_tokens = context_tokens
-        self._slots = slots
+        self.slots = slots
         self._threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)  # one is left for the streams
         self._key = Secret(secrets.token_urlsafe(24))
         self._server: Any = None
@@ -57,11 +57,11 @@ class LlamaCpp:
         params = xllamacpp.CommonParams()
         params.model.path = str(self.path)
         params.model_alias = {self.model}
-        params.n_parallel = self._slots
-        params.n_ctx = self._context_tokens * self._slots  # llama.cpp splits it among the slots
+        params.n_parallel = self.slots
+        params.n_ctx = self._context_tokens * self.slots  # llama.cpp splits it among the slots
         params.cpuparams.n_threads = self._threads
         params.cpuparams_batch.n_threads = self._threads
-        params.n_threads_http = self._slots * 2 + 2
+        params.n_threads_http = self.slots * 2 + 2
         params.hostnames = ["127.0.0.1"]
         params.port = 0
         params.api_keys = [self._key.reveal()]
