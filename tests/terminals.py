@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.processes import command
@@ -60,14 +60,6 @@ class Terminal:
         """What Ctrl-C means, without the key: a terminal that changes its mode at that moment may swallow it."""
         self.process.send_signal(signal.SIGINT)
 
-    def interrupt_until(self, pattern: str) -> str:
-        """Again and again: readline does not see one that comes right before it waits for a key."""
-        for _ in range(30):
-            self.interrupt()
-            with suppress(AssertionError):
-                return self.until(pattern, timeout_s=1.0)
-        raise AssertionError(f"an interrupt shows no {pattern!r} in {self._all!r}")
-
     def _read(self) -> bool:
         """False at the end."""
         ready, _, _ = select.select([self._screen], [], [], 0.5)
@@ -90,9 +82,16 @@ class Terminal:
 
 @contextmanager
 def terminal(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[Terminal]:
+    """A command of ours."""
+    with program_on_terminal(*command(*arguments), cwd=cwd, env=env) as shown:
+        yield shown
+
+
+@contextmanager
+def program_on_terminal(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[Terminal]:
     screen, keyboard = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", _ON_TERMINAL, *command(*arguments)],
+        [sys.executable, "-c", _ON_TERMINAL, *words],
         stdin=keyboard,
         stdout=keyboard,
         stderr=keyboard,

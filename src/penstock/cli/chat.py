@@ -30,6 +30,7 @@ from penstock.cli.asking import (
     warn,
 )
 from penstock.cli.conversing import Conversation
+from penstock.cli.prompt import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,6 @@ _HELP = """\
 /quit           leave; so does Ctrl-D
 //…             a message that begins with a slash
 \"\"\"             begins a message of several lines, and ends it"""
-
-_FENCE = '"""'
 
 
 def chat(
@@ -70,7 +69,7 @@ def chat(
         "temperature": temperature,
     }
     talk = _Talk(model, system, options, stats=stats)
-    lines = _Lines(history)
+    lines = Lines(history)
     try:
         while not talk.is_over:
             try:
@@ -212,69 +211,3 @@ def _path(name: str, command: str) -> Path:
 def _several(conversation: Conversation) -> str:
     number = len(conversation.messages)
     return f"{number} message{'' if number == 1 else 's'}"
-
-
-class _Lines:
-    """What is typed, line by line, with the arrow keys' history; or what is piped in. None: the end."""
-
-    def __init__(self, history: Path | None) -> None:
-        self._history = history
-        self.is_typed = sys.stdin.isatty()
-        if not self.is_typed:
-            return
-        import readline
-
-        readline.set_auto_history(True)
-        if history is not None:
-            try:
-                readline.read_history_file(history)
-            except FileNotFoundError:
-                pass  # the first time
-            except OSError as error:
-                raise PenstockError(
-                    f"Cannot read {history}: {error.strerror or error}.", fix="Check --history."
-                ) from error
-
-    def next(self) -> str | None:
-        while True:
-            try:
-                line = self._line("> ")
-                if line is None or line.strip() != _FENCE:
-                    return line
-                return self._until_fence()
-            except KeyboardInterrupt:
-                if not self.is_typed:
-                    raise
-                print("\n(Ctrl-D or /quit leaves.)", file=sys.stderr)
-
-    def _until_fence(self) -> str | None:
-        lines: list[str] = []
-        while (line := self._line(". ")) is not None and line.strip() != _FENCE:
-            lines.append(line)
-        return "\n".join(lines) or ("" if line is not None else None)
-
-    def _line(self, prompt: str) -> str | None:
-        if not self.is_typed:
-            try:
-                line = sys.stdin.readline()
-            except UnicodeDecodeError:
-                raise PenstockError("Standard input is no UTF-8 text.", fix="Convert it first.") from None
-            return line.rstrip("\r\n") if line else None
-        try:
-            return input(prompt)
-        except EOFError:
-            print()
-            return None
-        except UnicodeDecodeError:
-            return ""
-
-    def close(self) -> None:
-        if self._history is None or not self.is_typed:
-            return
-        import readline
-
-        try:
-            readline.write_history_file(self._history)
-            self._history.chmod(0o600)
-        except OSError as error:
-            print(f"penstock: Cannot write {self._history}: {error.strerror or error}.", file=sys.stderr)
