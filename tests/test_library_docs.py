@@ -23,6 +23,10 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
     "embeddings": [(Reply(),) * 2, (Reply(),)],
     "from-litellm": [(Reply(text="Once upon a time."),)],
     "from-openai": [(Reply(text="Once upon a time."),)] * 2,
+    "several-models": [
+        (Reply(faults=("status-529",)), Reply(text="I cannot look outside.")),
+        (Reply(faults=("status-500",)),) * 2 + (Reply(text="Once upon a time."),),
+    ],
     "structured-output": [
         (Reply(text='{"name":"Lisbon","country":"Portugal","people":567131}'),),
         (Reply(text='{"value":[{"title":"Emma","year":1815},{"title":"Persuasion","year":1817}]}'),),

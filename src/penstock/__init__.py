@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from penstock.canon.embedding import Embeddings
     from penstock.canon.errors import (
         AlreadyConsumed,
+        Cancelled,
         ConfigError,
         ConnectError,
+        ContentRefused,
+        ContextTooLong,
         CursorLagged,
+        EmptyReply,
         InvalidRequest,
         InvalidSchema,
+        KeyRejected,
+        NoTargetLeft,
+        Overloaded,
         PenstockError,
+        ProtocolError,
+        RateLimited,
         RequestError,
         SchemaMismatch,
+        ServerFault,
         StatusError,
         StreamedError,
         StreamingError,
@@ -64,15 +74,15 @@ if TYPE_CHECKING:
         embed,
         generate,
         models,
-        replay,
         run_tools,
         stream,
     )
     from penstock.client.conversation import Messages, OneMessage
     from penstock.client.functions import FunctionTool, tool
     from penstock.client.hooks import Hooks
+    from penstock.client.replay import replay
     from penstock.client.stream import AsyncStream, Stream
-    from penstock.client.target import providers
+    from penstock.client.target import ModelSpec, providers
     from penstock.client.tool_loop import ToolRun
     from penstock.policy.retry import Retry
     from penstock.streams.clocks import Timeouts
@@ -80,9 +90,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "penstock.canon.embedding": "Embeddings",
     "penstock.canon.errors": (
-        "AlreadyConsumed ConfigError ConnectError CursorLagged InvalidRequest InvalidSchema PenstockError RequestError "
-        "SchemaMismatch StatusError StreamedError StreamingError StreamingTimeout TimedOut ToolLimit Truncated "
-        "Unsupported UpstreamError"
+        "AlreadyConsumed Cancelled ConfigError ConnectError ContentRefused ContextTooLong CursorLagged EmptyReply "
+        "InvalidRequest InvalidSchema KeyRejected NoTargetLeft Overloaded PenstockError ProtocolError RateLimited "
+        "RequestError SchemaMismatch ServerFault StatusError StreamedError StreamingError StreamingTimeout "
+        "TimedOut ToolLimit Truncated Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
         "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
@@ -94,14 +105,15 @@ _HOMES = {
     "penstock.canon.usage": "Usage",
     "penstock.catalogue.provider": "Provider",
     "penstock.client.client": (
-        "Client aadapt adapt aembed agenerate amodels arun_tools astream embed generate models replay run_tools stream"
+        "Client aadapt adapt aembed agenerate amodels arun_tools astream embed generate models run_tools stream"
     ),
     "penstock.canon.target": "Secret Target",
     "penstock.client.conversation": "Messages OneMessage",
     "penstock.client.functions": "FunctionTool tool",
     "penstock.client.hooks": "Hooks",
+    "penstock.client.replay": "replay",
     "penstock.client.stream": "AsyncStream Stream",
-    "penstock.client.target": "providers",
+    "penstock.client.target": "ModelSpec providers",
     "penstock.client.tool_loop": "ToolRun",
     "penstock.policy.retry": "Retry",
     "penstock.streams.clocks": "Timeouts",
@@ -115,12 +127,16 @@ __all__ = [
     "Audio",
     "BlockEnd",
     "BlockStart",
+    "Cancelled",
     "Client",
     "ConfigError",
     "ConnectError",
+    "ContentRefused",
+    "ContextTooLong",
     "CursorLagged",
     "Delta",
     "Embeddings",
+    "EmptyReply",
     "File",
     "Finish",
     "FunctionTool",
@@ -128,14 +144,20 @@ __all__ = [
     "Image",
     "InvalidRequest",
     "InvalidSchema",
+    "KeyRejected",
     "Message",
     "Messages",
     "Model",
+    "ModelSpec",
+    "NoTargetLeft",
     "OneMessage",
+    "Overloaded",
     "PenstockError",
     "Price",
     "Progress",
+    "ProtocolError",
     "Provider",
+    "RateLimited",
     "Reasoning",
     "Refusal",
     "RequestError",
@@ -143,6 +165,7 @@ __all__ = [
     "Retry",
     "SchemaMismatch",
     "Secret",
+    "ServerFault",
     "Start",
     "StatusError",
     "Stream",

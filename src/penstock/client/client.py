@@ -10,44 +10,41 @@ import asyncio
 import os
 import secrets
 from typing import TYPE_CHECKING, Any, overload
-from weakref import WeakKeyDictionary
 
 from penstock.canon.embedding import EmbedRequest
-from penstock.canon.errors import PenstockError
+from penstock.canon.errors import ConfigError
 from penstock.canon.target import Target
 from penstock.client.adapt import Adapting, adapting, is_async, provider_of
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.embed import ask_once, embed_all, read_texts
 from penstock.client.hooks import check_plain
 from penstock.client.keys import ENV_FILE
-from penstock.client.loop import LoopThread
+from penstock.client.loop import private_loop
 from penstock.client.options import EmbedOptions, Options, ToolOptions, known_embed_options, known_options
 from penstock.client.output import Shape
 from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
 from penstock.client.session import Observers
+from penstock.client.stack import Stack
 from penstock.client.stream import AsyncStream, Stream
 from penstock.client.target import (
-    check_dialect,
+    ModelSpec,
+    able,
+    check_key,
     find_target,
     find_upstream,
+    listed,
     listed_at,
     most_texts,
     price,
-    refuse_unable,
 )
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
 from penstock.dialects.embedding import embedding
-from penstock.policy.capabilities import Capabilities, capable
-from penstock.policy.embed import embeddings
 from penstock.policy.models import ask_models
-from penstock.policy.retry import Retry, retried
-from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.clocks import Timeouts
-from penstock.streams.handler import Call, compose
+from penstock.streams.handler import Call
 from penstock.telemetry.recorder import InFlight
 from penstock.transport.http1 import Http1Transport
-from penstock.transport.memory import MemoryTransport, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -60,12 +57,9 @@ if TYPE_CHECKING:
     from penstock.canon.request import Message
     from penstock.canon.response import Response
     from penstock.client.hooks import Hooks
-    from penstock.streams.handler import Layer
+    from penstock.policy.retry import Retry
     from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.base import Exporter
-
-_loop = LoopThread()
-_ASKS = in_dialect()
 
 
 class Client:
@@ -98,8 +92,7 @@ class Client:
         self._keys = dict(keys or {})
         self._defaults = known_options(defaults or {})
         self._env_file = env_file
-        self._timeouts = timeouts or Timeouts()
-        self._retried: list[Layer] = [retried(retry, total_s=self._timeouts.total)] if retry is not None else []
+        self._stack = Stack(timeouts or Timeouts(), retry)
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
         self._records = Records(telemetry) if telemetry is not None else None
         self._observers = Observers(
@@ -108,17 +101,16 @@ class Client:
             publish=self._records.publish if self._records is not None else None,
             in_flight=InFlight(),
         )
-        self._known: WeakKeyDictionary[asyncio.AbstractEventLoop, Capabilities] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<Client {', '.join(self._upstreams) or 'without upstreams of its own'}>"
 
     def __enter__(self) -> Self:
-        _loop.run(self.__aenter__())
+        private_loop.run(self.__aenter__())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _loop.run(self.aclose())
+        private_loop.run(self.aclose())
 
     async def __aenter__(self) -> Self:
         self._kept.setdefault(asyncio.get_running_loop(), _transport())
@@ -135,11 +127,13 @@ class Client:
         if self._records is not None and not self._kept:
             await self._records.aclose()
 
-    def astream(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
+    def astream(self, model: ModelSpec, messages: Messages, **options: Unpack[Options]) -> AsyncStream:
         """The reply to `messages`, as it comes. Use it in `async with`.
 
         `model` is `provider:model`, `provider:model@upstream` (the provider's model at one of the client's upstreams),
-        a `Target`, or with a `base_url` the model alone. `base_url` or the client's upstreams say where, else the
+        a `Target`, or with a `base_url` the model alone. A list of them is asked in that order: the next one where the
+        one before cannot be had, and has given no content; when none is left, `NoTargetLeft` names every attempt.
+        `base_url` or the client's upstreams say where, else the
         provider's own URL and key variable do. `dialect` is what that server speaks (`openai-chat` unless the provider
         says otherwise). `extra` are further fields of the request's body, by dialect. Raises a `ConfigError` or
         `RequestError` at once, an `UpstreamError` when it is entered or read.
@@ -161,24 +155,24 @@ class Client:
         )
 
     def _asked(
-        self, model: str | Target, messages: Messages, options: Options, transport: Http1Transport | None = None
+        self, model: ModelSpec, messages: Messages, options: Options, transport: Http1Transport | None = None
     ) -> AsyncStream:
         """`transport` is the caller's to close; without one, this loop's, or one for this call alone."""
-        target = self._target(model, options)
-        assert target.model is not None
+        targets = tuple(self._target(each, options) for each in listed(model))
+        check_key(targets, options.get("key"))
+        named = targets[0].model
+        assert named is not None
         shape = Shape(options["schema"]) if "schema" in options else None
-        request = build_request(target.model, messages, options, shape)
-        refuse_unable(request, target)
-        loop = asyncio.get_running_loop()
-        kept = transport or self._kept.get(loop)
+        request = build_request(named, messages, options, shape)
+        targets = able(request, targets)
+        kept = transport or self._kept.get(asyncio.get_running_loop())
         transport = kept or _transport()
         call = Call(
-            request_id=f"req_{secrets.token_hex(12)}", model=target.model, stream=True, request=request, target=target
+            request_id=f"req_{secrets.token_hex(12)}", model=named, stream=True, request=request, target=targets[0]
         )
+        call.targets = targets
         return AsyncStream(
-            compose(
-                upstream(transport, self._timeouts, _ASKS), *self._retried, capable(self._capabilities(loop), _ASKS)
-            ),
+            self._stack.chat(transport, targets=len(targets)),
             call,
             closed=None if kept is not None else transport.aclose,
             observers=self._observers,
@@ -204,7 +198,7 @@ class Client:
         """
         if is_async(chunks):
             return self._adapted(chunks, how)
-        return Stream(lambda: self._adapted(chunks, how), _loop)
+        return Stream(lambda: self._adapted(chunks, how), private_loop)
 
     def aadapt(self, chunks: Any, **how: Unpack[Adapting]) -> AsyncStream:
         """`adapt` for programs with a loop: an `AsyncStream` of a sync iterable too, which is read in a thread."""
@@ -218,31 +212,24 @@ class Client:
             handler, call, observers=self._observers, metadata=how.get("metadata", False), provider=provider
         )
 
-    def _capabilities(self, loop: asyncio.AbstractEventLoop) -> Capabilities:
-        """What this loop's calls have learnt of whom they asked."""
-        known = self._known.get(loop)
-        if known is None:
-            known = self._known[loop] = Capabilities()
-        return known
-
-    def stream(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Stream:
+    def stream(self, model: ModelSpec, messages: Messages, **options: Unpack[Options]) -> Stream:
         """`astream` for programs without a loop: the request is sent, and its status checked, before this returns."""
-        return Stream(lambda: self.astream(model, messages, **options), _loop)
+        return Stream(lambda: self.astream(model, messages, **options), private_loop)
 
-    async def agenerate(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Response:
+    async def agenerate(self, model: ModelSpec, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `astream`, folded."""
         async with self.astream(model, messages, **options) as stream:
             async for _ in stream:
                 pass
             return stream.response
 
-    def generate(self, model: str | Target, messages: Messages, **options: Unpack[Options]) -> Response:
+    def generate(self, model: ModelSpec, messages: Messages, **options: Unpack[Options]) -> Response:
         """The whole reply at once; the same path as `stream`, folded."""
-        return _loop.run(self.agenerate(model, messages, **options))
+        return private_loop.run(self.agenerate(model, messages, **options))
 
     async def arun_tools(
         self,
-        model: str | Target,
+        model: ModelSpec,
         messages: Messages,
         *,
         max_rounds: int = 10,
@@ -291,9 +278,9 @@ class Client:
             if kept is None:
                 await transport.aclose()
 
-    def run_tools(self, model: str | Target, messages: Messages, **options: Unpack[ToolOptions]) -> ToolRun:
+    def run_tools(self, model: ModelSpec, messages: Messages, **options: Unpack[ToolOptions]) -> ToolRun:
         """`arun_tools` for programs without a loop. `on_event` is called in a thread of Penstock's own."""
-        return _loop.run(self.arun_tools(model, messages, **options))
+        return private_loop.run(self.arun_tools(model, messages, **options))
 
     async def aembed(
         self, model: str | Target, input: str | Sequence[str], **options: Unpack[EmbedOptions]
@@ -305,6 +292,8 @@ class Client:
         unless it is told otherwise.
         """
         asked = known_embed_options(options)
+        if not isinstance(model, str | Target):
+            raise ConfigError("Vectors of two models do not compare.", fix="Name one model to embed with.")
         target = self._target(model, asked)
         assert target.model is not None
         embedding(target.dialect)
@@ -317,8 +306,7 @@ class Client:
 
         async def ask(request: EmbedRequest) -> Embeddings:
             call = Call(request_id=f"req_{secrets.token_hex(12)}", model=request.model, stream=False, target=target)
-            handler = compose(embeddings(transport, self._timeouts, request, None), *self._retried)
-            return await ask_once(handler, call, self._observers)
+            return await ask_once(self._stack.embed(transport, request), call, self._observers)
 
         try:
             most, concurrency = asked.get("batch_size"), asked.get("concurrency")
@@ -334,7 +322,7 @@ class Client:
 
     def embed(self, model: str | Target, input: str | Sequence[str], **options: Unpack[EmbedOptions]) -> Embeddings:
         """`aembed` for programs without a loop."""
-        return _loop.run(self.aembed(model, input, **options))
+        return private_loop.run(self.aembed(model, input, **options))
 
     async def amodels(
         self, provider: str, *, base_url: str | None = None, dialect: str | None = None, key: str | None = None
@@ -360,7 +348,7 @@ class Client:
 
     def models(self, provider: str, **options: Any) -> list[Model]:
         """`amodels` for programs without a loop."""
-        return _loop.run(self.amodels(provider, **options))
+        return private_loop.run(self.amodels(provider, **options))
 
 
 def _transport() -> Http1Transport:
@@ -380,39 +368,3 @@ models = _default.models
 amodels = _default.amodels
 adapt = _default.adapt
 aadapt = _default.aadapt
-
-
-def replay(
-    data: bytes,
-    *,
-    dialect: str,
-    content_type: str | None = None,
-    sizes: int | Sequence[int] | None = None,
-) -> Stream:
-    """Recorded bytes → the same stream object, without a network.
-
-    `sizes` cuts the bytes as a network would: into pieces of that many bytes, or at these read ends. `content_type` is
-    what the upstream said it was; without one the first bytes say it.
-    """
-    check_dialect(dialect)
-    headers = {"content-type": content_type} if content_type else {}
-    transport = MemoryTransport(Reply(headers=headers, chunks=_cut(data, sizes)))
-    target = Target("replay", "memory://replay", dialect, "recorded")
-
-    def made() -> AsyncStream:
-        request = build_request("recorded", "replay", {})
-        call = Call(request_id="replay", model="recorded", stream=True, request=request, target=target)
-        return AsyncStream(upstream(transport, Timeouts(None, None, None, None, None)), call)
-
-    return Stream(made, _loop, begin=False)
-
-
-def _cut(data: bytes, sizes: int | Sequence[int] | None) -> list[bytes]:
-    if sizes is None:
-        return [data]
-    if isinstance(sizes, int):
-        if sizes < 1:
-            raise PenstockError(f"Pieces of {sizes} bytes cannot be cut.", fix="Use a size of at least 1.")
-        return [data[at : at + sizes] for at in range(0, len(data), sizes)]
-    ends = [end for end in sizes if 0 < end < len(data)]
-    return [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]

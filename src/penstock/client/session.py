@@ -65,7 +65,7 @@ class Session:
     ) -> None:
         self.call = call
         #: who answers, as far as is known before it does
-        self.provider = provider or (call.target.upstream if call.target is not None else None)
+        self.provider = provider or (call.targets[0].upstream if len(call.targets) == 1 else None)
         #: what the text must be, where somebody said
         self.shape = shape
         self.is_over = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -41,6 +42,28 @@ def known(environ: Mapping[str, str] | None = None) -> Mapping[str, Provider]:
     return catalogue(users_file(os.environ if environ is None else environ))
 
 
+#: whom a call is asked of: one, or several in their order
+ModelSpec = str | Target | Sequence[str | Target]
+
+
+def listed(model: ModelSpec) -> Sequence[str | Target]:
+    """Them in their order. Raises `ConfigError` for none."""
+    if isinstance(model, str | Target):
+        return (model,)
+    if not isinstance(model, Sequence) or not model:
+        raise ConfigError("There is no model to ask.", fix="Write provider:model, or a list of them.")
+    return model
+
+
+def check_key(targets: Sequence[Target], key: str | None) -> None:
+    """A key of the call's own goes to one server. Raises `ConfigError` before another is shown it."""
+    if key is not None and len({target.url for target in targets}) > 1:
+        names = ", ".join(dict.fromkeys(target.upstream for target in targets))
+        raise ConfigError(
+            f"One `key` would be sent to several servers: {names}.", fix="Give each its own: Client(keys={…})."
+        )
+
+
 def find_target(
     spec: str | Target,
     *,
@@ -61,6 +84,8 @@ def find_target(
         if not spec.model:
             raise ConfigError("The target names no model.", fix="Give it one: Target(…, model=…).")
         return _given_target(spec, base_url=base_url, dialect=dialect, key=key)
+    if not isinstance(spec, str):
+        raise ConfigError(f"A `{type(spec).__name__}` is no model.", fix="Write provider:model.")
     name, colon, model = spec.partition(":")
     if base_url is not None and not colon and name:
         name, model = "local", name
@@ -162,6 +187,22 @@ def _no_provider(name: str, names: Iterable[str]) -> ConfigError:
 def _given_auth(entry: Provider) -> str | None:
     """Where a key goes that the caller has passed."""
     return None if entry.auth in ("none", "sigv4") else entry.auth
+
+
+def able(request: ChatRequest, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Those that take such a request, as far as is known. Raises `Unsupported` when none does."""
+    taken: list[Target] = []
+    refused: Unsupported | None = None
+    for target in targets:
+        try:
+            refuse_unable(request, target)
+        except Unsupported as error:
+            refused = refused or error
+        else:
+            taken.append(target)
+    if refused is not None and not taken:
+        raise refused
+    return tuple(taken)
 
 
 def refuse_unable(request: ChatRequest, target: Target) -> None:
