@@ -66,14 +66,12 @@ HISTOGRAMS: dict[str, Kind] = {
     LAG: Kind("How late the event loop was for a timer, each second", (), _LAGS_S),
 }
 
+_BOUNDS = {name: kind.bounds for name, kind in HISTOGRAMS.items()}
 
-class Exemplar(Struct, frozen=True, array_like=True, gc=False):
-    """One call that fell into a bucket: its value, when it ended (unix seconds), and by which name it can be found."""
-
-    value: float
-    time: float
-    label: str
-    id: str
+#: When a call ended (unix seconds), what its name is called, and its name.
+FoundBy = tuple[float, str, str]
+#: One call that fell into a bucket, by its value. A plain tuple: one is made for each value that is counted.
+Exemplar = tuple[float, FoundBy]
 
 
 class Histogram(Struct):
@@ -85,19 +83,19 @@ class Histogram(Struct):
     total: float = 0.0
     exemplars: dict[int, Exemplar] = {}
 
-    def add(self, value: float, found_by: tuple[float, str, str] | None = None) -> None:
-        at = bisect_left(HISTOGRAMS[self.name].bounds, value)
+    def add(self, value: float, found_by: FoundBy | None = None) -> None:
+        at = bisect_left(_BOUNDS[self.name], value)
         self.counts[at] += 1
         self.total += value
         if found_by is not None:
-            self.exemplars[at] = Exemplar(value, *found_by)
+            self.exemplars[at] = (value, found_by)
 
     def join(self, other: Histogram) -> None:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
         for at, theirs in other.exemplars.items():
             mine = self.exemplars.get(at)
-            if mine is None or mine.time < theirs.time:
+            if mine is None or mine[1] < theirs[1]:
                 self.exemplars[at] = theirs
 
 
@@ -214,29 +212,33 @@ class Counts:
         series.count(record)
         upstream, _, outcome, _ = series.key
         found_by = _found_by(record)
-        for value_ms, name, more in (
-            (record.duration_ms, DURATION, (outcome,)),
-            (record.ttft_ms, TTFT, ()),
-            (record.itl_p50_ms, GAP, ("p50",)),
-            (record.itl_p95_ms, GAP, ("p95",)),
-            (record.itl_max_ms, GAP, ("max",)),
-            (record.queued_ms, QUEUED, ()),
-        ):
-            if value_ms is not None:
-                self.observe(name, (upstream, *more), value_ms / 1e3, found_by)
-        if record.prompt_tps is not None:
-            self.observe(PROMPT_RATE, (upstream,), record.prompt_tps, found_by)
-        if record.generation_tps is not None:
-            self.observe(GENERATION_RATE, (upstream, record.timings_source or ""), record.generation_tps, found_by)
+        if (value_ms := record.duration_ms) is not None:
+            self._histogram((DURATION, upstream, outcome)).add(value_ms / 1e3, found_by)
+        if (value_ms := record.ttft_ms) is not None:
+            self._histogram((TTFT, upstream)).add(value_ms / 1e3, found_by)
+        if (value_ms := record.itl_p50_ms) is not None:
+            self._histogram((GAP, upstream, "p50")).add(value_ms / 1e3, found_by)
+        if (value_ms := record.itl_p95_ms) is not None:
+            self._histogram((GAP, upstream, "p95")).add(value_ms / 1e3, found_by)
+        if (value_ms := record.itl_max_ms) is not None:
+            self._histogram((GAP, upstream, "max")).add(value_ms / 1e3, found_by)
+        if (value_ms := record.queued_ms) is not None:
+            self._histogram((QUEUED, upstream)).add(value_ms / 1e3, found_by)
+        if (rate := record.prompt_tps) is not None:
+            self._histogram((PROMPT_RATE, upstream)).add(rate, found_by)
+        if (rate := record.generation_tps) is not None:
+            self._histogram((GENERATION_RATE, upstream, record.timings_source or "")).add(rate, found_by)
 
-    def observe(
-        self, name: str, labels: tuple[str, ...], value: float, found_by: tuple[float, str, str] | None = None
-    ) -> None:
-        key = (name, *labels)
+    def was_late(self, lag_s: float) -> None:
+        """The event loop came so long after a timer was due."""
+        self._histogram((LAG,)).add(max(lag_s, 0.0))
+
+    def _histogram(self, key: tuple[str, ...]) -> Histogram:
+        """By its name and its labels' values."""
         found = self._histograms.get(key)
         if found is None:
-            found = self._histograms[key] = empty(name, labels)
-        found.add(value, found_by)
+            found = self._histograms[key] = empty(key[0], key[1:])
+        return found
 
     def _of(self, record: CallRecord) -> Series:
         upstream = record.target.partition(":")[0] if record.target else ""
@@ -259,8 +261,8 @@ class Counts:
         return OTHER
 
 
-def _found_by(record: CallRecord) -> tuple[float, str, str] | None:
-    """(when it ended, what its name is called, its name): the trace where one is kept, else the request."""
+def _found_by(record: CallRecord) -> FoundBy | None:
+    """By the trace where one is kept, else by the request."""
     ended = record.time + (record.duration_ms or 0.0) / 1e3
     if record.trace_id is not None and record.sampled:
         return ended, "trace_id", record.trace_id

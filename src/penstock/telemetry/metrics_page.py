@@ -185,10 +185,10 @@ def _histogram(name: str, histograms: list[Histogram]) -> Metric:
         for at, (bound, count) in enumerate(zip([*map(str, kind.bounds), "+Inf"], one.counts, strict=True)):
             below += count
             seen = one.exemplars.get(at)
-            rows.append(
-                (bound, below)
-                if seen is None
-                else (bound, below, Exemplar({seen.label: seen.id}, seen.value, round(seen.time, 3)))
-            )
+            if seen is None:
+                rows.append((bound, below))
+            else:
+                value, (ended, label, name_there) = seen
+                rows.append((bound, below, Exemplar({label: name_there}, value, round(ended, 3))))
         metric.add_metric(list(one.labels), rows, one.total)
     return metric

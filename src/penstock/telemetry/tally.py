@@ -16,6 +16,7 @@ How a call ended; the first word is kept (C4):
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, FrameTooLarge, PenstockError, ReplyTooLarge, TimedOut, TooLarge, Truncated
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from penstock.canon.events import Event
     from penstock.canon.price import Price
     from penstock.canon.target import Target
-    from penstock.canon.trace import Trace
     from penstock.streams.batch import Batch
     from penstock.streams.handler import Attempt, Call
     from penstock.streams.stream import EventStream
@@ -58,17 +58,6 @@ _PATHOLOGIES = {Mark.AFTER: "after_end", Mark.NAMELESS: "nameless_event"}
 
 #: The largest number that every store and every JSON reader keeps whole. A count beyond it is no count.
 _MAX_COUNT = 2**53 - 1
-
-
-def _traced(trace: Trace | None) -> dict[str, Any]:
-    if trace is None:
-        return {}
-    return {
-        "trace_id": trace.trace_id,
-        "span_id": trace.span_id,
-        "parent_span_id": trace.parent_id,
-        "sampled": trace.is_sampled,
-    }
 
 
 class Tally:
@@ -224,7 +213,7 @@ class Tally:
         return Timing(
             ttfb_ms=self._since_began_ms(self._first_at),
             ttft_ms=self._since_began_ms(self._first_content_at),
-            duration_ms=None if self._outcome is None else self._since_began_ms(self._ended_at),
+            duration_ms=self._duration_ms(),
             itl_p50_ms=p50,
             itl_p95_ms=p95,
             itl_max_ms=longest,
@@ -240,10 +229,12 @@ class Tally:
         call, finish, target = self._call, self._finish, self.target
         assert self._outcome is not None
         usage = self._reported()
-        timing = self.timing()
+        p50, p95, longest = self._gaps.summary_ms()
+        prompt_tps, generation_tps, timings_source = self._rates(usage)
         used = None if usage.input is None or usage.output is None else usage.input + usage.output
         context_total = _count(context_total) or None
-        start, metadata = self._start or Start(), finish.metadata if finish else {}
+        start, trace = self._start or _NOTHING_SAID, call.trace
+        model = start.model or (finish.metadata.get("model") if finish is not None else None)
         return CallRecord(
             request_id=_name(call.request_id) or "",
             time=call.began_unix,
@@ -251,7 +242,7 @@ class Tally:
             dialect_out=target.dialect if target is not None else None,
             route=_name(call.route),
             model_requested=_name(call.model) or "",
-            model=_name(start.model or metadata.get("model")),
+            model=_name(model),
             target=_name(self._target_name()),
             provider=_name(start.provider),
             stream=call.stream,
@@ -269,15 +260,15 @@ class Tally:
             cached_tokens=usage.input_cached,
             reasoning_tokens=usage.output_reasoning,
             usage_source="reported" if usage != _NOTHING_REPORTED else None,
-            ttfb_ms=timing.ttfb_ms,
-            ttft_ms=timing.ttft_ms,
-            duration_ms=timing.duration_ms,
-            itl_p50_ms=timing.itl_p50_ms,
-            itl_p95_ms=timing.itl_p95_ms,
-            itl_max_ms=timing.itl_max_ms,
-            prompt_tps=timing.prompt_tps,
-            generation_tps=timing.generation_tps,
-            timings_source=timing.timings_source,
+            ttfb_ms=self._since_began_ms(self._first_at),
+            ttft_ms=self._since_began_ms(self._first_content_at),
+            duration_ms=self._duration_ms(),
+            itl_p50_ms=p50,
+            itl_p95_ms=p95,
+            itl_max_ms=longest,
+            prompt_tps=prompt_tps,
+            generation_tps=generation_tps,
+            timings_source=timings_source,
             context_used=used,
             context_total=context_total,
             context_percent=100.0 * used / context_total if used is not None and context_total else None,
@@ -291,22 +282,27 @@ class Tally:
             ),
             concurrent=self._concurrent,
             queued_ms=call.queued_s * 1e3 or None,
-            **_traced(call.trace),
+            trace_id=trace.trace_id if trace is not None else None,
+            span_id=trace.span_id if trace is not None else None,
+            parent_span_id=trace.parent_id if trace is not None else None,
+            sampled=trace is not None and trace.is_sampled,
         )
 
     def _named_pathologies(self) -> tuple[str, ...]:
         """Without marks, as after a recovery, nobody knows whether the last word came."""
         if (
-            self._outcome == "complete"
+            not self._was_terminated
             and self._is_over
-            and not self._was_terminated
+            and self._outcome == "complete"
             and not self._is_document
             and self._call.recovered is None
-            and self._answered_in in DIALECTS
-            and getattr(dialect(self._answered_in), "terminator", None)
+            and _has_terminator(self._answered_in)
         ):
             self._pathologies |= {"no_terminator"}
         return tuple(sorted(self._pathologies)) if self._pathologies else ()
+
+    def _duration_ms(self) -> float | None:
+        return None if self._outcome is None else (self._ended_at - self._call.began) * 1e3
 
     def _since_began_ms(self, at: float | None) -> float | None:
         return None if at is None else (at - self._call.began) * 1e3
@@ -328,22 +324,16 @@ class Tally:
     def _reported(self) -> Usage:
         """The counts that somebody reported: usage first; where it is silent, the server's timings."""
         usage, timings = self._usage or _NOTHING_REPORTED, self._timings
-        if timings is None:
-            return Usage(
-                input=_count(usage.input),
-                output=_count(usage.output),
-                input_cached=_count(usage.input_cached),
-                output_reasoning=_count(usage.output_reasoning),
-            )
-        evaluated, cached = _count(timings.prompt_tokens), _count(timings.cached_tokens)
-        # Timings count the tokens that were evaluated; those from the cache come on top (llama.cpp).
-        prompt = None if evaluated is None else evaluated + (cached or 0)
-        return Usage(
-            input=_first_known(_count(usage.input), prompt),
-            output=_first_known(_count(usage.output), _count(timings.predicted_tokens)),
-            input_cached=_first_known(_count(usage.input_cached), cached),
-            output_reasoning=_count(usage.output_reasoning),
-        )
+        prompt, cached = _count(usage.input), _count(usage.input_cached)
+        completion, reasoning = _count(usage.output), _count(usage.output_reasoning)
+        if timings is not None:
+            evaluated, from_cache = _count(timings.prompt_tokens), _count(timings.cached_tokens)
+            if prompt is None and evaluated is not None:
+                # Timings count the tokens that were evaluated; those from the cache come on top (llama.cpp).
+                prompt = evaluated + (from_cache or 0)
+            cached = _first_known(cached, from_cache)
+            completion = _first_known(completion, _count(timings.predicted_tokens))
+        return Usage(input=prompt, input_cached=cached, output=completion, output_reasoning=reasoning)
 
     def _rates(self, usage: Usage) -> tuple[float | None, float | None, TimingsSource | None]:
         """(prompt, generation, whose clock). The server's where it has one; else what the reads themselves show."""
@@ -365,6 +355,12 @@ class Tally:
 
 
 _NOTHING_REPORTED = Usage()
+_NOTHING_SAID = Start()
+
+
+@cache
+def _has_terminator(name: str) -> bool:
+    return name in DIALECTS and bool(getattr(dialect(name), "terminator", None))
 
 
 def _attempted(attempt: Attempt) -> AttemptRecord:

@@ -14,7 +14,7 @@ import pytest
 
 from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.base import ExportFailed
-from penstock.telemetry.exporters.sqlite import COLUMNS, SCHEMA_VERSION, SqliteExporter
+from penstock.telemetry.exporters.sqlite import COLUMNS, MAX_BULK_ROWS, SCHEMA_VERSION, SqliteExporter, bulks
 from penstock.telemetry.record import AttemptRecord, CallRecord
 from tests.telemetry.script import example
 
@@ -60,6 +60,30 @@ def test_what_is_written_can_be_read(path: Path) -> None:
 def test_c6_unknown_is_null_in_the_store(path: Path) -> None:
     write(path, example(prompt_tokens=None, cost=None))
     assert (rows(path)[0]["prompt_tokens"], rows(path)[0]["cost"]) == (None, None)
+
+
+@pytest.mark.parametrize("count", [1, 7, MAX_BULK_ROWS - 1, MAX_BULK_ROWS + 1, 3 * MAX_BULK_ROWS])
+def test_a_batch_of_any_size_is_written_once_and_in_order(path: Path, count: int) -> None:
+    write(path, *(example(request_id=f"r{number}") for number in range(count)))
+    assert ids(path) == [f"r{number}" for number in range(count)]
+
+
+def test_what_a_record_did_not_say_is_null_and_nothing_else_is(path: Path) -> None:
+    """Whatever was bound in its place: columns of text and of whole numbers included."""
+    bare = CallRecord(request_id="r", time=NOW, model_requested="", stream=False, outcome="cancelled")
+    write(path, bare)
+    (row,) = rows(path)
+    told = {name: value for name, value in msgspec.structs.asdict(bare).items() if value is not None}
+    assert {name for name, value in row.items() if value is not None} == set(told)
+    assert {name: row[name] for name in told if told[name] != ()} == {n: v for n, v in told.items() if v != ()}
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "sizes"),
+    [(1, 128, [1]), (300, 128, [128, 128, 32, 8, 4]), (50, 20, [16, 16, 16, 2]), (3, 1, [1, 1, 1]), (0, 128, [])],
+)
+def test_few_statements_hold_a_batch_whatever_sqlite_takes_at_once(rows: int, most: int, sizes: list[int]) -> None:
+    assert list(bulks(rows, most)) == sizes
 
 
 def test_constructing_opens_nothing(path: Path) -> None:

@@ -71,12 +71,11 @@ class LogExporter:
             self._write(text)
 
     def _write(self, text: str) -> None:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._stream.write(text)
+            self._stream.write(text)
+        except UnicodeEncodeError:  # before any of it was written
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.telemetry.counts import LAG, Counts, Exported, Places, Snapshot, TargetNow, added
+from penstock.telemetry.counts import Counts, Exported, Places, Snapshot, TargetNow, added
 from penstock.telemetry.metrics_page import page_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PrometheusExporter:
     def was_late(self, lag_s: float) -> None:
         """The event loop came so long after a timer was due."""
         with self._lock:
-            self._counts.observe(LAG, (), max(lag_s, 0.0))
+            self._counts.was_late(lag_s)
 
     def see(
         self,

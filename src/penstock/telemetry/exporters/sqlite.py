@@ -19,7 +19,7 @@ import types
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, get_args, get_origin
 
 import msgspec
 
@@ -28,7 +28,7 @@ from penstock.telemetry.record import CallRecord
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ COLUMNS = {field.name: _sql_type(field.type) for field in msgspec.structs.fields
 
 _CREATE = f"CREATE TABLE records ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"
 
-#: Rows per statement. Each statement lets go of the interpreter and has to win it back from the streams' own thread:
-#: one per row costs them more than the rows do. SQLite takes 999 values in any build, 32,766 since 3.32.
-BULK_ROWS = 999 // len(COLUMNS)
+#: The most rows in one statement, a power of two. Each statement lets go of the interpreter several times and has to
+#: win it back from the streams' own thread: that costs more than the rows do, so there are as few as can be.
+MAX_BULK_ROWS = 128
 
 
 def _insert(rows: int) -> str:
@@ -77,22 +77,44 @@ def _insert(rows: int) -> str:
     return f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES {', '.join([row] * rows)}"
 
 
-_INSERT, _INSERT_BULK = _insert(1), _insert(BULK_ROWS)
+_INSERTS = {rows: _insert(rows) for rows in (2**power for power in range(MAX_BULK_ROWS.bit_length()))}
 
 
-def _row(record: CallRecord) -> tuple[object, ...]:
-    return tuple(
-        [
-            msgspec.json.encode(value).decode() if type(value) is tuple else value
-            for value in msgspec.structs.astuple(record)
-        ]
-    )
+def bulks(rows: int, most: int) -> Iterator[int]:
+    """So many rows in sizes that there is a statement for, the largest first."""
+    size = MAX_BULK_ROWS
+    while rows:
+        while size > rows or size > most:
+            size //= 2
+        yield size
+        rows -= size
+
+
+#: SQLite takes "not a number" for NULL. Python's module binds a number at once, and looks for an adapter of its user's
+#: for each None and each bool: that was half of what a record cost.
+_NULL = float("nan")
+
+_FIELDS = list(enumerate(msgspec.structs.fields(CallRecord)))
+_BOOLS = [at for at, field in _FIELDS if field.type is bool]
+_LISTS = [at for at, field in _FIELDS if get_origin(field.type) is tuple]
+
+
+def _row(record: CallRecord) -> list[object]:
+    """Its values as SQLite keeps them, all of exact types that need no adapter."""
+    row: list[object] = [_NULL if value is None else value for value in msgspec.structs.astuple(record)]
+    for at in _BOOLS:
+        row[at] = 1 if row[at] else 0
+    for at in _LISTS:
+        row[at] = msgspec.json.encode(value).decode() if (value := row[at]) else "[]"
+    return row
 
 
 class SqliteExporter:
     """`keep_s` None: rows are kept for ever. `now` is unix time, as in the records."""
 
     name = "sqlite"
+    #: four transactions a second at most: one costs as much as many rows
+    gather_s = 0.2
 
     def __init__(
         self,
@@ -107,18 +129,18 @@ class SqliteExporter:
         self._pruned_at: float | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._most_rows = 1
 
     def export(self, records: list[CallRecord]) -> None:
         """Raises `ExportFailed`; then none of these records is in the file."""
-        rows = [_row(record) for record in records]
         try:
             try:
-                self._write(rows)
+                self._write(records)
             except sqlite3.DatabaseError as error:
                 if _code(error) not in _CORRUPT:
                     raise
                 self._set_aside()
-                self._write(rows)
+                self._write(records)
         except sqlite3.Error as error:
             self.close()
             raise self._failed(error) from error
@@ -131,15 +153,16 @@ class SqliteExporter:
         if connection is not None:
             connection.close()
 
-    def _write(self, rows: list[tuple[object, ...]]) -> None:
+    def _write(self, records: list[CallRecord]) -> None:
         connection = self._open()
+        rows = [_row(record) for record in records]
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._prune(connection)
-            bulk = len(rows) - len(rows) % BULK_ROWS
-            for at in range(0, bulk, BULK_ROWS):
-                connection.execute(_INSERT_BULK, list(chain.from_iterable(rows[at : at + BULK_ROWS])))
-            connection.executemany(_INSERT, rows[bulk:])
+            at = 0
+            for size in bulks(len(rows), self._most_rows):
+                connection.execute(_INSERTS[size], list(chain.from_iterable(rows[at : at + size])))
+                at += size
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
@@ -169,6 +192,8 @@ class SqliteExporter:
         except BaseException:
             connection.close()
             raise
+        # 999 values in old builds, 32,766 since 3.32
+        self._most_rows = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(COLUMNS)
         self._connection = connection
         return connection
 
