@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from penstock.testing import Call, Reply, Turns, Upstream
+from tests.telemetry.collector import Collector, over_http
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(ROOT.glob("docs/library/*.md"))
@@ -32,6 +34,11 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
         (Reply(text='{"value":[{"title":"Emma","year":1815},{"title":"Persuasion","year":1817}]}'),),
         (Reply(text=('{"title":"Pan', 'cakes","minutes":2', '0,"difficulty":"ea', 'sy"}')),),
         (Reply(text='{"mood":"ecstatic"}'),),
+    ],
+    "watching": [
+        (Reply(text=("Once", " upon", " a", " time.")), Reply()),
+        (Reply(text="Once."),),
+        (Reply(text="Once."),),
     ],
     "tools": [
         (Reply(text=(), calls=(Call("weather", {"city": "Paris"}),)), Reply(text="Yes: it will rain in Paris.")),
@@ -67,7 +74,7 @@ def test_a_program_runs_as_written(
 ) -> None:  # fmt: skip
     (tmp_path / "cat.png").write_bytes(base64.b64decode(PIXEL))
     monkeypatch.chdir(tmp_path)
-    with Upstream(Turns(*SAID[page.stem][k])) as upstream:
+    with Upstream(Turns(*SAID[page.stem][k])) as upstream, ExitStack() as stack:
         overlay = tmp_path / "providers.toml"
         dialects = {"openai": "openai-chat", "anthropic": "anthropic-messages", "gemini": "gemini"}
         overlay.write_text("".join(f'[{name}]\nurl = "{upstream.url_for(d)}"\n' for name, d in dialects.items()))
@@ -75,6 +82,8 @@ def test_a_program_runs_as_written(
         for name in dialects:
             monkeypatch.setenv(f"{name.upper()}_API_KEY", "k")
         program = program.replace("http://127.0.0.1:8080/v1", upstream.url)
+        if (collector := "http://127.0.0.1:4318") in program:
+            program = program.replace(collector, stack.enter_context(over_http(Collector())))
         exec(compile(program, f"{page.name} program {k}", "exec", dont_inherit=True), {"__name__": "__main__"})
         assert len(upstream.seen) == len(SAID[page.stem][k])
     if said is not None:

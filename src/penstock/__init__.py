@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     )
     from penstock.client.conversation import Messages, OneMessage
     from penstock.client.functions import FunctionTool, tool
-    from penstock.client.hooks import Hooks
+    from penstock.client.hooks import Hooks, RequestSent, ResponseStarted, StreamEnd
     from penstock.client.replay import replay
     from penstock.client.stream import AsyncStream, Stream
     from penstock.client.target import ModelSpec, providers
@@ -110,7 +110,7 @@ _HOMES = {
     "penstock.canon.target": "Secret Target",
     "penstock.client.conversation": "Messages OneMessage",
     "penstock.client.functions": "FunctionTool tool",
-    "penstock.client.hooks": "Hooks",
+    "penstock.client.hooks": "Hooks RequestSent ResponseStarted StreamEnd",
     "penstock.client.replay": "replay",
     "penstock.client.stream": "AsyncStream Stream",
     "penstock.client.target": "ModelSpec providers",
@@ -161,7 +161,9 @@ __all__ = [
     "Reasoning",
     "Refusal",
     "RequestError",
+    "RequestSent",
     "Response",
+    "ResponseStarted",
     "Retry",
     "SchemaMismatch",
     "Secret",
@@ -169,6 +171,7 @@ __all__ = [
     "Start",
     "StatusError",
     "Stream",
+    "StreamEnd",
     "StreamedError",
     "StreamingError",
     "StreamingTimeout",

@@ -41,6 +41,7 @@ from penstock.client.target import (
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
 from penstock.dialects.embedding import embedding
 from penstock.policy.models import ask_models
+from penstock.policy.trace import trace_of
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import Call
 from penstock.telemetry.recorder import InFlight
@@ -167,9 +168,7 @@ class Client:
         targets = able(request, targets)
         kept = transport or self._kept.get(asyncio.get_running_loop())
         transport = kept or _transport()
-        call = Call(
-            request_id=f"req_{secrets.token_hex(12)}", model=named, stream=True, request=request, target=targets[0]
-        )
+        call = self._call(named, request=request, target=targets[0])
         call.targets = targets
         return AsyncStream(
             self._stack.chat(transport, targets=len(targets)),
@@ -178,6 +177,15 @@ class Client:
             observers=self._observers,
             shape=shape,
         )
+
+    def _call(self, model: str, *, stream: bool = True, **more: Any) -> Call:
+        """One with a place in a trace, where calls are traced."""
+        tracing = self._records.tracing if self._records is not None else None
+        headers = tracing.context() if tracing is not None else None
+        call = Call(request_id=f"req_{secrets.token_hex(12)}", model=model, stream=stream, headers=headers, **more)
+        if tracing is not None:
+            call.trace = trace_of(call)
+        return call
 
     @overload
     def adapt(
@@ -207,7 +215,7 @@ class Client:
     def _adapted(self, chunks: Any, how: Adapting) -> AsyncStream:
         provider = how.get("provider") or provider_of(chunks)
         handler = adapting(chunks, timeout=how.get("timeout", 60.0), recover=how.get("recovery"), provider=provider)
-        call = Call(request_id=f"req_{secrets.token_hex(12)}", model="", stream=True)
+        call = self._call("")
         return AsyncStream(
             handler, call, observers=self._observers, metadata=how.get("metadata", False), provider=provider
         )
@@ -305,8 +313,8 @@ class Client:
         transport = kept or _transport()
 
         async def ask(request: EmbedRequest) -> Embeddings:
-            call = Call(request_id=f"req_{secrets.token_hex(12)}", model=request.model, stream=False, target=target)
-            return await ask_once(self._stack.embed(transport, request), call, self._observers)
+            call = self._call(request.model, stream=False, target=target, route="embed")
+            return await ask_once(self._stack.embed(transport, request), call, request, self._observers)
 
         try:
             most, concurrency = asked.get("batch_size"), asked.get("concurrency")

@@ -1,6 +1,6 @@
 """Embeddings of any number of texts: cut into requests that the provider takes, asked a few at a time, in order again.
 
-The first request that fails ends the others, and its error is raised. Each is on the record, as every call is.
+The first request that fails ends the others, and its error is raised. Each is a call of its own to hooks and records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from penstock.canon.errors import Cancelled, InvalidRequest
 from penstock.canon.events import BlockEnd, Custom
 from penstock.canon.usage import added
 from penstock.client.left_out import warnings_of
-from penstock.telemetry.recorder import recorded
+from penstock.client.stream import AsyncStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from penstock.canon.embedding import EmbedRequest
     from penstock.client.session import Observers
     from penstock.streams.handler import Call, Handler
-    from penstock.telemetry.record import CallRecord
 
 #: OpenAI takes 300,000 tokens in one request (2026-11). A token has a byte at least, and in running text two or more.
 MAX_BATCH_BYTES = 600_000
@@ -56,28 +55,16 @@ def batches(texts: Sequence[str], most: int) -> list[tuple[str, ...]]:
     return [*cut, tuple(texts[begin:])]
 
 
-async def ask_once(handler: Handler, call: Call, observers: Observers) -> Embeddings:
+async def ask_once(handler: Handler, call: Call, request: EmbedRequest, observers: Observers) -> Embeddings:
     """One request's answer, with its cost where the price is known."""
-    noted: list[CallRecord] = []
-
-    def note(record: CallRecord) -> None:
-        noted.append(record)
-        if observers.publish is not None:
-            observers.publish(record)
-
     found: Embeddings | None = None
-    watched = recorded(note, price=observers.price, in_flight=observers.in_flight)(handler)
-    async with watched(call) as stream:
-        async for batch in stream:
-            for event in batch.events:
-                if isinstance(event, BlockEnd) and isinstance(event.part, Custom):
-                    found = event.part.raw
+    async with AsyncStream(handler, call, observers=observers, request=request) as stream:
+        async for event in stream:
+            if isinstance(event, BlockEnd) and isinstance(event.part, Custom):
+                found = event.part.raw
     if found is None:
         raise Cancelled("The request was cancelled.")
-    usage = found.usage
-    if usage is not None and noted[-1].cost is not None:
-        usage = replace(usage, cost=noted[-1].cost)
-    return replace(found, usage=usage, warnings=warnings_of(call))
+    return replace(found, usage=stream.usage, warnings=warnings_of(call))
 
 
 async def embed_all(

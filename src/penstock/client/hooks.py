@@ -21,6 +21,7 @@ from penstock.canon.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.request import ChatRequest
     from penstock.canon.response import Response
     from penstock.telemetry.record import CallRecord
@@ -33,13 +34,13 @@ T = TypeVar("T")
 class RequestSent(Struct, frozen=True):
     """`request_id` is the same in all three; `model` and `target` are whom the call names first.
 
-    `request` is None for a stream of another library's.
+    `request` is None for a stream of another library's; embeddings have one for each portion of texts.
     """
 
     request_id: str
     model: str
     target: str
-    request: ChatRequest | None
+    request: ChatRequest | EmbedRequest | None
 
 
 class ResponseStarted(Struct, frozen=True):

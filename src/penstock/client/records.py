@@ -33,6 +33,8 @@ class Records:
             # A program that never closes its client still finds its records where it wanted them.
             self._closing = weakref.finalize(self, self._bus.close)
         self.publish = self._bus.publish
+        #: who wants the calls to be traced
+        self.tracing = self._bus.tracing
 
     async def aclose(self) -> None:
         """Deliver what is queued, and close the exporters that are ours. Later records are dropped, and counted."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.canon.usage import Usage
@@ -51,7 +52,7 @@ class Observers(Struct, frozen=True):
 
 
 class Session:
-    """`closed` is awaited after the end: what the call alone has kept open."""
+    """`closed` is awaited after the end: what the call alone has kept open. `request` is that of embeddings."""
 
     def __init__(
         self,
@@ -62,8 +63,10 @@ class Session:
         observers: Observers | None = None,
         provider: str | None = None,
         shape: Shape | None = None,
+        request: EmbedRequest | None = None,
     ) -> None:
         self.call = call
+        self._request = request
         #: who answers, as far as is known before it does
         self.provider = provider or (call.targets[0].upstream if len(call.targets) == 1 else None)
         #: what the text must be, where somebody said
@@ -302,12 +305,12 @@ class Session:
     def _request_sent(self) -> RequestSent:
         call = self.call
         target = str(call.target or self.provider or "adapted")
-        return RequestSent(call.request_id, call.model, target, call.request if call.has_request else None)
+        request = self._request or (call.request if call.has_request else None)
+        return RequestSent(call.request_id, call.model, target, request)
 
     def _response_started(self, stream: EventStream) -> ResponseStarted:
-        return ResponseStarted(
-            self.call.request_id, str(stream.target), stream.status, stream.attempt, stream.is_document
-        )
+        is_synthetic = self.call.stream and stream.is_document
+        return ResponseStarted(self.call.request_id, str(stream.target), stream.status, stream.attempt, is_synthetic)
 
     @property
     def usage(self) -> Usage | None:

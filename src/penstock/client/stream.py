@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Self
 
+    from penstock.canon.embedding import EmbedRequest
     from penstock.canon.response import Ending, Response, Timing
     from penstock.canon.usage import Usage
     from penstock.client.loop import LoopThread
@@ -144,9 +145,12 @@ class AsyncStream(_AsyncReadable):
         metadata: bool = False,
         provider: str | None = None,
         shape: Shape | None = None,
+        request: EmbedRequest | None = None,
     ) -> None:
         self._metadata = metadata
-        self._session = Session(handler, call, closed=closed, observers=observers, provider=provider, shape=shape)
+        self._session = Session(
+            handler, call, closed=closed, observers=observers, provider=provider, shape=shape, request=request
+        )
         self._reader = Reader(BUFFER)
         self._session.add(self._reader)
 

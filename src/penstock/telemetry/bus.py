@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from penstock.canon.errors import PenstockError
-from penstock.telemetry.exporters.base import Keeping, Kept
+from penstock.telemetry.exporters.base import Keeping, Kept, Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,10 @@ class Bus:
     """`capacity` is records per exporter; as many again may be in an exporter's hands."""
 
     def __init__(self, exporters: Iterable[Exporter], *, capacity: int = 1024, gather_s: float = GATHER_S) -> None:
-        self._lanes = [_Lane(exporter, capacity, gather_s) for exporter in exporters]
+        given = list(exporters)
+        self._lanes = [_Lane(exporter, capacity, gather_s) for exporter in given]
+        #: the exporter that wants calls to be traced
+        self.tracing = next((exporter for exporter in given if isinstance(exporter, Tracing)), None)
 
     def start(self) -> None:
         """Start the threads now, so that the first record need not."""

@@ -45,7 +45,7 @@ class CallRecord(Struct, frozen=True, kw_only=True):
 
     - `request_id`; `time`: when the call began, unix seconds.
     - `dialect_in`: the client's, None for a call of the library; `dialect_out`: the target's, None without one;
-      `route`: the path the client called.
+      `route`: the path the client called; `embed` for the library's embeddings.
     - `model_requested`: as the client named it; `model`: the one that says it answered; `target`: upstream and model of
       the last attempt; `provider`: as the decoder names it.
     - `stream`: the client asked for one; `synthetic`: it did, and the upstream gave a document; `attempts`: executions

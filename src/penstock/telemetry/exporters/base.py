@@ -14,6 +14,8 @@ from msgspec import Struct
 from penstock.canon.errors import PenstockError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from penstock.telemetry.record import CallRecord
 
 
@@ -62,4 +64,16 @@ class Keeping(Exporter, Protocol):
     def resume(self) -> float | None:
         """Called while there is nothing to export: send what is kept. In how many seconds to call it again; None: not
         before the next record."""
+        ...
+
+
+@runtime_checkable
+class Tracing(Exporter, Protocol):
+    """An exporter of spans: for its sake calls have a place in a trace."""
+
+    def context(self) -> Mapping[str, str]:
+        """Where the program is in a trace of its own, now and in this task or thread: `traceparent`, `tracestate`.
+
+        Empty where it is in none.
+        """
         ...

@@ -70,7 +70,7 @@ def shared_attributes(record: CallRecord) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": operation(record),
         "gen_ai.provider.name": PROVIDERS.get(provider, provider),
-        "gen_ai.request.model": record.model_requested,
+        "gen_ai.request.model": record.model_requested or None,
         "gen_ai.response.model": record.model,
         "error.type": record.error_type,
     }
@@ -105,7 +105,8 @@ def _seconds(ms: float | None) -> float | None:
 class OpenTelemetryExporter:
     """`endpoint` is the collector's: `http://127.0.0.1:4318` (http) or `http://127.0.0.1:4317` (grpc).
 
-    Headers and certificates are OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_HEADERS` and so on.
+    Headers and certificates are OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_HEADERS` and so on; so is the name
+    of the service, `penstock` where `OTEL_SERVICE_NAME` says nothing.
     """
 
     name = "opentelemetry"
@@ -122,6 +123,14 @@ class OpenTelemetryExporter:
         self._version = version
         self._sdk: _Sdk | None = None
         check_installed()
+
+    def context(self) -> Mapping[str, str]:
+        """Of the span that the program has begun itself, where it has: ours are its children."""
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        found: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(found)
+        return found
 
     def export(self, records: list[CallRecord]) -> None:
         sdk = self._sdk = self._sdk or _Sdk(self._endpoint, self._protocol, self._names, self._version)
@@ -158,7 +167,9 @@ class _Sdk:
 
         # Its failures are the bus's to tell, in a sentence.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        self._resource = Resource.create({"service.name": "penstock", "service.version": version})
+        self._resource = Resource.create({"service.version": version})  # with what OpenTelemetry's variables say
+        if str(self._resource.attributes["service.name"]).startswith("unknown_service"):
+            self._resource = self._resource.merge(Resource({"service.name": "penstock"}))
         self._scope = InstrumentationScope("penstock", version)
         self._spans, metrics = _exporters(endpoint, protocol)
         reader = PeriodicExportingMetricReader(
@@ -190,7 +201,7 @@ class _Sdk:
         has_failed = record.outcome not in ("complete", "cancelled")
         attempts = [{k: v for k, v in _attempt(attempt).items() if v is not None} for attempt in record.attempted]
         return ReadableSpan(
-            f"{operation(record)} {record.model_requested}",
+            f"{operation(record)} {record.model_requested or record.model or ''}".rstrip(),
             context=SpanContext(trace_id, int(record.span_id, 16), is_remote=False, trace_flags=flags),
             parent=(
                 SpanContext(trace_id, int(record.parent_span_id, 16), is_remote=True, trace_flags=flags)
