@@ -307,6 +307,36 @@ async def test_who_waits_is_told_where_it_stands():
     assert bench.calls["c"].queued_s == 20
 
 
+@on_virtual_time
+async def test_who_listens_is_told_again_whenever_the_line_moves():
+    bench = Bench(Rules(whole=Quota(concurrency=1), queue=5))
+    told: list[tuple[float, int | None, int | None]] = []
+
+    def listen(progress: Progress) -> None:
+        told.append((now() - START, progress.done, progress.total))
+        raise ZeroDivisionError  # which is this caller's own affair
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    tasks = [bench.start("a"), bench.start("b"), bench.start("c")]
+    await asyncio.sleep(0)
+    last = bench.call("d", narrate=lambda progress: told.append((now() - START, progress.done, progress.total)))
+    tasks.append(asyncio.ensure_future(opened(bench, last)))
+    await asyncio.sleep(1)
+    tasks[2].cancel()
+    await asyncio.sleep(1)
+    assert told == [(0, 3, 3), (1, 2, 2)]
+    last.narrate = listen
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert told == [(0, 3, 3), (1, 2, 2), (10, 1, 1)]
+    assert bench.state == [(0, 0)]
+
+
+async def opened(bench: Bench, call: Call) -> None:
+    async with bench.handler(call) as stream:
+        async for _ in stream:
+            pass
+
+
 # --- by key, by upstream ---------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The execute route over a scripted engine: narration is merged, bounded, and never in front of a token (C5)."""
+"""The whole worker over a scripted engine: what `/v1/execute` says while it loads, thinks and ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.canon.errors import ConfigError, PenstockError
-from penstock.canon.events import Progress
 from penstock.canon.target import Target
 from penstock.telemetry.bus import Bus
 from penstock.transport.memory import Break, Hang, MemoryTransport, Pause, Reply
@@ -128,7 +127,7 @@ def types(events: list[Any]) -> list[str]:
 
 
 async def test_c5_narration_comes_before_the_first_token_and_not_after_it() -> None:
-    events = await executed(PROGRESS, chunk({"content": "a"}), PROGRESS, chunk({"content": "b"}), *END)
+    events = await executed(PROGRESS, Pause(0.01), chunk({"content": "a"}), PROGRESS, chunk({"content": "b"}), *END)
     kinds = types(events)
     assert kinds.index("narration") < kinds.index("token")
     assert "narration" not in kinds[kinds.index("token") :]
@@ -239,10 +238,3 @@ async def test_heartbeats_while_the_engine_thinks(pause_s: float) -> None:
     body = b"".join(message.get("body", b"") for message in client.sent)
     assert b": keep-alive\n\n" in body.partition(b'"token"')[0]
     await stopped(app)
-
-
-def test_a_narration_says_how_far_it_is() -> None:
-    from penstock.worker.execute import ExecuteEvents
-
-    frame = ExecuteEvents("job", lambda: 0.0).narration(Progress("prompt", 1200, 3000))
-    assert json.loads(frame[6:])["human"] == "prompt 1,200 of 3,000"

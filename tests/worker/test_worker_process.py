@@ -216,3 +216,57 @@ def test_a_page_of_a_browser_does_not_get_in(headers: dict[str, str], said: str,
     answer = connection.getresponse()
     assert (answer.status, said in json.load(answer)["error"]["message"]) == (403, True)
     connection.close()
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def asked(at: Running, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(at.url).netloc, timeout=30)
+    connection.request(method, path, json.dumps(body).encode() if body is not None else None)
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    is_json = answer.headers["content-type"].startswith("application/json")
+    return answer.status, json.loads(data) if is_json else events_of(data)
+
+
+def test_a_job_is_read_by_two_and_again(worker: Running) -> None:
+    status, made = asked(worker, "POST", "/v1/jobs", {"prompt": "Tell me a story", "temperature": 0, "max_tokens": 30})
+    assert status == 202
+    heard = [asked(worker, "GET", made["stream_url"])[1] for _ in range(2)]
+    texts = ["".join(event["t"] for event in events[:-1] if event["type"] == "token") for events in heard]
+    alone = execute(worker, prompt="Tell me a story", temperature=0, max_tokens=30)
+    assert texts == ["".join(event["t"] for event in alone[:-1] if event["type"] == "token")] * 2
+    status, info = asked(worker, "GET", f"/v1/jobs/{made['job_id']}")
+    assert (status, info["state"], info["tokens_out"], info["stop_reason"]) == (200, "complete", 30, "MAX_TOKENS")
+
+
+def test_c7_a_cancelled_job_frees_the_engine_for_the_next(worker: Running) -> None:
+    """Two slots, four long jobs: the last two wait until the first two are cancelled."""
+    long = {"prompt": "Write a very long essay about rivers.", "max_tokens": 4000, "temperature": 0}
+    made = [asked(worker, "POST", "/v1/jobs", long)[1] for _ in range(4)]
+    try:
+        for each in made[:2]:
+            status, info = asked(worker, "DELETE", f"/v1/jobs/{each['job_id']}")
+            assert (status, info["state"]) == (200, "cancelled")
+        *_, error, done = asked(worker, "GET", made[0]["stream_url"])[1]
+        assert (error["type"], error["code"], done) == ("error", "CANCELLED", b"[DONE]")
+    finally:
+        for each in made:
+            assert asked(worker, "DELETE", f"/v1/jobs/{each['job_id']}")[0] == 200
+    status, listed = asked(worker, "GET", "/v1/jobs")
+    assert {job["state"] for job in listed["jobs"]} <= {"complete", "cancelled", "failed"}
+
+
+def test_an_option_that_no_engine_gets_would_be_seen(worker: Running) -> None:
+    """The seed and the sampling reach the engine: the same ones give the same words, others give others."""
+
+    def words(**sampling: Any) -> str:
+        events = execute(worker, prompt="Tell me a story", max_tokens=24, **sampling)
+        return "".join(event["t"] for event in events[:-1] if event["type"] == "token")
+
+    hot = [words(temperature=2, seed=seed) for seed in (1, 1, 2, 3)]
+    assert hot[0] == hot[1]
+    assert len(set(hot)) > 1
+    assert words(temperature=2, seed=7, top_k=1) == words(temperature=0)

@@ -5,7 +5,7 @@
     ├── RequestError                    the caller's fault; never retried
     │   ├── InvalidRequest  400         malformed JSON, a missing field, a wrong type (`.param` is the field's path)
     │   │   └── InvalidSchema           a type or a JSON Schema that cannot be said, or is none
-    │   ├── Unauthenticated 401  Forbidden 403  UnknownModel 404  UnknownRoute 404
+    │   ├── Unauthenticated 401  Forbidden 403  UnknownModel 404  UnknownRoute 404  UnknownJob 404
     │   ├── Unsupported     400         valid, but this target cannot express it
     │   └── TooLarge        413         a limit of ours
     ├── UpstreamError                   whom we called; carries `.target`
@@ -164,6 +164,12 @@ class UnknownModel(RequestError):
 class UnknownRoute(RequestError):
     kind = "unknown_route"
     status = 404
+
+
+class UnknownJob(RequestError):
+    kind = "unknown_job"
+    status = 404
+    code = "job_not_found"
 
 
 class Unsupported(RequestError):

@@ -75,7 +75,8 @@ class Gate:
         self.name = name
         self.places = places
         self.busy = 0
-        self._line: dict[asyncio.Future[bool], None] = {}  # in order, and quick to leave from anywhere
+        # In order, and quick to leave from anywhere; each with what tells its caller where it stands, if he listens.
+        self._line: dict[asyncio.Future[bool], Callable[[], None] | None] = {}
         self._mean_s = 0.0  # how long a place was held of late
 
     def __repr__(self) -> str:
@@ -106,13 +107,19 @@ class Gate:
             if not first.done():
                 self.busy += 1
                 first.set_result(True)
+            self._moved()
+
+    def _moved(self) -> None:
+        """Whoever listens stands elsewhere now. Each is told in a turn of its own: it is not this caller's business."""
+        for tell in self._line.values():
+            if tell is not None:
+                asyncio.get_running_loop().call_soon(tell)
 
     async def wait(self, call: Call, within_s: float | None) -> bool:
         """True with a place, False after `within_s` without one. Whoever is cancelled has left the line."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
         began = call.now()
-        self._line[turn] = None
 
         def expire() -> None:
             if not turn.done():
@@ -122,10 +129,14 @@ class Gate:
             message = f"{self.name}, {call.now() - began:.0f} s"
             return Progress("queued", self._position(turn), len(self._line), message)
 
+        def tell() -> None:
+            if turn in self._line and call.narrate is not None:
+                call.narrate(standing())
+
         timer = loop.call_later(max(within_s, 0.0), expire) if within_s is not None else None
+        self._line[turn] = None if call.narrate is None else tell
         call.waits_for = standing
-        if call.narrate is not None:
-            call.narrate(standing())
+        tell()
         try:
             return await turn
         except asyncio.CancelledError:
@@ -134,7 +145,9 @@ class Gate:
                 self.let_in()
             raise
         finally:
-            self._line.pop(turn, None)
+            if turn in self._line:  # it gives up
+                del self._line[turn]
+                self._moved()
             call.waits_for = None
             call.queued_s += call.now() - began
             if timer is not None:

@@ -73,8 +73,13 @@ def _path(scope: Scope) -> str:
     return str((raw + b"?" + query if query else raw).decode("latin-1"))
 
 
-async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Scope, receive: Receive) -> None:
-    """Run the exchange; when the client leaves, cancel it at once and end quietly."""
+async def unless_gone(
+    call: Call, exchange: Coroutine[Any, Any, None], scope: Scope, receive: Receive, *, is_stopped: bool = True
+) -> None:
+    """Run the exchange; when the client leaves, cancel it at once and end quietly.
+
+    `is_stopped`: a server that ends stops it. False where what it waits for is stopped, and so ends it.
+    """
     task = asyncio.current_task()
     assert task is not None
     gone = False
@@ -92,7 +97,7 @@ async def unless_gone(call: Call, exchange: Coroutine[Any, Any, None], scope: Sc
         has_gone()
 
     connection = connection_of(scope)
-    running = running_of(scope)
+    running = running_of(scope) if is_stopped else None
     if running is not None:
         running.add(call, task)
     watcher: asyncio.Task[None] | None = None

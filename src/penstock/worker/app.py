@@ -1,7 +1,7 @@
 """The worker, on one screen: the gateway's stack with the engine as its upstream.
 
-`recorded → admitted → loading → upstream`: a call waits for one of the engine's slots, then for the model, then goes to
-the engine over loopback. The line before the slots is bounded.
+`recorded → admitted → acquired → loading → upstream`: a call waits for one of the engine's slots, then for the model,
+then goes to the engine over loopback. The line before the slots is bounded.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.recorder import recorded
-from penstock.worker.jobs import job_routes
+from penstock.worker.job_routes import job_routes
+from penstock.worker.jobs import Jobs
 from penstock.worker.loading import Loading
+from penstock.worker.narration import acquired
 
 if TYPE_CHECKING:
     from penstock.canon.errors import PenstockError
@@ -59,7 +61,8 @@ def worker(
     loading = Loading(engine, lambda error: app.fail(error))
     slots = Limits(Rules(Quota(concurrency=engine.slots), queue, queue_wait_s=None), whole="The engine")
     recorder = recorded(bus.publish, context_window=windows.get)
-    handler = compose(upstream(transport, TIMEOUTS), recorder, slots.admitted, loading.layer)
+    handler = compose(upstream(transport, TIMEOUTS), recorder, slots.admitted, acquired, loading.layer)
+    jobs = Jobs(handler)
     # Counting takes no slot of the engine's.
     counting = compose(upstream(transport, TIMEOUTS, in_dialect(count.counter)), recorder, loading.layer)
 
@@ -101,6 +104,7 @@ def worker(
         loading.start()
 
     async def shutdown() -> None:
+        await jobs.stop()
         await windows.aclose()
         await transport.aclose()
         await loading.stop()
@@ -111,7 +115,7 @@ def worker(
             ("POST", "/v1/chat/completions"): chat("openai-chat"),
             ("POST", "/v1/messages"): chat("anthropic-messages"),
             ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
-            **job_routes(engine.model, handler, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
+            **job_routes(engine.model, jobs, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
             ("GET", "/v1/models"): models,
             ("GET", "/props"): props,
             ("GET", "/health"): health,
