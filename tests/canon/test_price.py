@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.canon.price import Price, cost, price_of
+from penstock.canon.model import of_model
+from penstock.canon.price import Price, cost
 from penstock.canon.usage import Usage
 
 FULL = Price(input=3.0, output=15.0, cached=0.3, cache_write=3.75)
@@ -44,10 +45,10 @@ def test_c6_what_is_not_known_has_no_cost(usage: Usage, price: Price) -> None:
 
 def test_the_name_wins_over_a_pattern_and_the_longer_pattern_over_the_shorter() -> None:
     table = {"*": Price(1.0), "claude-*": Price(2.0), "claude-haiku-*": Price(3.0), "claude-haiku-4-5": Price(4.0)}
-    assert [price_of(name, table) for name in ("x", "claude-x", "claude-haiku-4", "claude-haiku-4-5")] == [
+    assert [of_model(name, table) for name in ("x", "claude-x", "claude-haiku-4", "claude-haiku-4-5")] == [
         Price(1.0),
         Price(2.0),
         Price(3.0),
         Price(4.0),
     ]
-    assert price_of("x", {"y*": Price(1.0)}) is None
+    assert of_model("x", {"y*": Price(1.0)}) is None

@@ -233,10 +233,10 @@ CALL = penstock.ToolCall("c", "look", "{}", {})
     ],
 )
 def test_an_image_for_models_that_look_at_none(upstream: Upstream, plain: None, messages: Any, param: str) -> None:
-    with pytest.raises(penstock.Unsupported, match=r"Plain's models look at no images\. Leave it out") as caught:
+    with pytest.raises(penstock.Unsupported, match=r"`m` of Plain looks at no images\. Leave it out") as caught:
         penstock.generate("plain:m", messages)
     assert caught.value.param == param
-    with pytest.raises(penstock.Unsupported, match="call no tools"):
+    with pytest.raises(penstock.Unsupported, match=r"`m` of Plain calls no tools\. Leave them out"):
         penstock.generate("plain:m", "Hi", tools=[penstock.Tool("look")])
     assert upstream.seen == []
     penstock.generate("plain:m", "Hi")
@@ -247,5 +247,38 @@ def test_an_image_for_models_that_look_at_none(upstream: Upstream, plain: None, 
 
 def test_straico_is_known_to_look_at_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRAICO_API_KEY", "k")
-    with pytest.raises(penstock.Unsupported, match="Straico's models look at no images"):
+    with pytest.raises(penstock.Unsupported, match="`m` of Straico looks at no images"):
         penstock.generate("straico:m", penstock.Message.of("user", IMAGE))
+
+
+def test_a_model_may_be_known_to_take_less_or_more_than_its_provider(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = tmp_path / "providers.toml"
+    overlay.write_text(f"""
+[mixed]
+name = "Mixed"
+url = "{upstream.url}"
+auth = "none"
+capabilities = {{ images = true, tools = false }}
+
+[mixed.models]
+"words-*" = {{ images = false }}
+"words-and-images" = {{ images = true, tools = true }}
+""")
+    monkeypatch.setenv("PENSTOCK_PROVIDERS", str(overlay))
+    picture = penstock.Message.of("user", IMAGE)
+    with pytest.raises(penstock.Unsupported, match="`words-9` of Mixed looks at no images"):
+        penstock.generate("mixed:words-9", picture)
+    with pytest.raises(penstock.Unsupported, match="`words-9` of Mixed calls no tools"):
+        penstock.generate("mixed:words-9", "Hi", tools=[penstock.Tool("look")])
+    assert upstream.seen == []
+    penstock.generate("mixed:words-and-images", picture, tools=[penstock.Tool("look")])
+    penstock.generate("mixed:m", picture)
+    assert len(upstream.seen) == 2
+
+
+@pytest.mark.parametrize("spec", ["openai:o3-mini-2025-01-31", "openai:gpt-3.5-turbo", "groq:openai/gpt-oss-120b"])
+def test_models_that_are_known_to_look_at_no_images(spec: str) -> None:
+    with pytest.raises(penstock.Unsupported, match="looks at no images"):
+        penstock.generate(spec, penstock.Message.of("user", IMAGE), key="k")

@@ -5,14 +5,11 @@ A cost is computed only where every token that was used has a price; anything el
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from penstock.canon.usage import Usage
 
 Dollars = Annotated[float, Meta(ge=0, le=1e6)]
@@ -29,14 +26,6 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True):
     cached: Dollars | None = None
     #: input that was put into the provider's cache
     cache_write: Dollars | None = None
-
-
-def price_of(model: str, table: Mapping[str, Price]) -> Price | None:
-    """The name itself wins, then the longest pattern that fits."""
-    if model in table:
-        return table[model]
-    fitting = [pattern for pattern in table if fnmatchcase(model, pattern)]
-    return table[max(fitting, key=len)] if fitting else None
 
 
 def cost(usage: Usage, price: Price) -> float | None:

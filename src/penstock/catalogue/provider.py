@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from penstock.canon.errors import ConfigError
+from penstock.canon.model import of_model
 from penstock.canon.price import Price
 from penstock.canon.target import Secret
 
@@ -64,11 +65,21 @@ class Capabilities(Struct, frozen=True, forbid_unknown_fields=True):
     prefill: bool | None = None
 
 
+class ModelCapabilities(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of one model, or of those that a pattern fits. None: as of its provider."""
+
+    #: calls tools
+    tools: bool | None = None
+    #: looks at images
+    images: bool | None = None
+
+
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     """`url` may hold `{placeholders}`, each with its variable; `key_env` are the variables that may hold the key.
 
     `auth` is where the key goes: None the dialect's own place, `bearer`, a header's name, `none` where there is no key,
-    `sigv4` where AWS's credentials sign instead. `cost` maps a model or a pattern to its price.
+    `sigv4` where AWS's credentials sign instead. `models` and `cost` map a model or a pattern to what it is able to do,
+    and to its price.
     """
 
     id: Name
@@ -83,6 +94,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     docs: str | None = None
     models_path: str | None = None
     capabilities: Capabilities = Capabilities()
+    models: dict[str, ModelCapabilities] = {}
     cost: dict[str, Price] = {}
     #: texts in one request for embeddings, at most
     embed_batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -96,6 +108,12 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     def is_local(self) -> bool:
         """On this machine: its key is sent where one is set, and asked of nobody."""
         return is_local(self.url)
+
+    def lacks(self, ability: Literal["tools", "images"], model: str) -> bool:
+        """Whether it is known that this model of its has it not."""
+        of_one = of_model(model, self.models)
+        said: bool | None = getattr(of_one, ability, None)
+        return (getattr(self.capabilities, ability) if said is None else said) is False
 
     def is_at(self, url: str) -> bool:
         """Whether this is its own URL, its placeholders filled in."""

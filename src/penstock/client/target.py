@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from penstock.canon.errors import ConfigError, Unsupported
-from penstock.canon.price import price_of
+from penstock.canon.model import of_model
 from penstock.canon.request import Image, ToolResult
 from penstock.canon.target import Secret, Target
 from penstock.catalogue.catalogue import catalogue, users_file
@@ -206,18 +206,17 @@ def able(request: ChatRequest, targets: tuple[Target, ...]) -> tuple[Target, ...
 
 
 def refuse_unable(request: ChatRequest, target: Target) -> None:
-    """What the catalogue says that a provider does not take at all, before it is asked. Raises `Unsupported`."""
+    """What the catalogue says that a model does not take, before it is asked. Raises `Unsupported`."""
     entry = known().get(target.upstream)
     if entry is None or not entry.is_at(target.url):
         return
-    if entry.capabilities.images is False and (path := _first_image(request)) is not None:
-        raise Unsupported(
-            f"{entry.name}'s models look at no images.", param=path, fix="Leave it out, or ask another model."
-        )
-    if entry.capabilities.tools is False and request.tools:
-        raise Unsupported(
-            f"{entry.name}'s models call no tools.", param="tools", fix="Leave them out, or ask another model."
-        )
+    model = target.model or request.model
+    if entry.lacks("images", model) and (path := _first_image(request)) is not None:
+        fix = "Leave it out, or ask another model."
+        raise Unsupported(f"`{model}` of {entry.name} looks at no images.", param=path, fix=fix)
+    if entry.lacks("tools", model) and request.tools:
+        fix = "Leave them out, or ask another model."
+        raise Unsupported(f"`{model}` of {entry.name} calls no tools.", param="tools", fix=fix)
 
 
 def _first_image(request: ChatRequest) -> str | None:
@@ -248,7 +247,7 @@ def price(target: Target, model: str) -> Price | None:
     entry = known().get(target.upstream)
     if entry is None or not entry.is_at(target.url):
         return None
-    return price_of(model, entry.cost)
+    return of_model(model, entry.cost)
 
 
 def check_dialect(name: str) -> str:

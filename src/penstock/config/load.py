@@ -21,7 +21,7 @@ from msgspec.structs import asdict
 
 from penstock.canon.errors import ConfigError
 from penstock.canon.key import Moment
-from penstock.canon.price import price_of
+from penstock.canon.model import of_model
 from penstock.canon.target import Target
 from penstock.catalogue.catalogue import catalogue, laid_over, users_file
 from penstock.catalogue.provider import check_auth, check_url, filled, find_key, is_local, key_fix
@@ -253,7 +253,7 @@ def continues(config: Config, target: Target) -> bool:
 def price(config: Config, target: Target, model: str) -> Price | None:
     """What a model's tokens cost at a target of this configuration; None where nobody said."""
     upstream = config.upstreams.get(target.upstream)
-    return price_of(model, upstream.cost) if upstream is not None else None
+    return of_model(model, upstream.cost) if upstream is not None else None
 
 
 def _goes_without_key(upstream: Upstream) -> bool:
