@@ -96,10 +96,19 @@ def running(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> It
     assert started.stop() == 0
 
 
-def run(*arguments: str, cwd: Path, stdin: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, stdin: str = "", timeout_s: float = 60.0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A command of ours, to its end."""
     return subprocess.run(
-        command(*arguments), input=stdin, capture_output=True, text=True, cwd=cwd, timeout=timeout_s, check=False
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=timeout_s,
+        check=False,
     )
 
 

@@ -20,6 +20,8 @@ from penstock.canon.errors import (
     ContextTooLong,
     CursorLagged,
     EmptyReply,
+    EngineCrashed,
+    EngineOutOfMemory,
     Forbidden,
     FrameTooLarge,
     InvalidRequest,
@@ -73,6 +75,7 @@ EXAMPLES: list[PenstockError] = [
     *(cls("m", param="p", fix="f") for cls in (InvalidRequest, Unauthenticated, Forbidden, UnknownModel, UnknownRoute)),
     *(cls("m", param="p", fix="f") for cls in (InvalidSchema, Unsupported, TooLarge, UnknownJob)),
     *(cls("m", target="a:b") for cls in (UpstreamError, ConnectError, Truncated, EmptyReply)),
+    *(cls("m", target="a:b", fix="f") for cls in (EngineCrashed, EngineOutOfMemory)),
     *(cls("m", target="a:b", fix="f") for cls in (ProtocolError, MalformedFrame, NotAStream)),
     *(cls("m", target="a:b", fix="f") for cls in (FrameTooLarge, ReplyTooLarge)),
     TimedOut("first_content", 1.5, target="a:b"),
@@ -139,6 +142,7 @@ def test_an_error_of_somebody_elses_making_is_whole_too():
         (ServerFault("m", status=503), 503),
         (ProtocolError("m"), 502),
         (Truncated("m"), 502),
+        (EngineCrashed("m"), 503),
         (StreamedError("m"), 502),
         (StreamedError("m", status=429), 429),
         (NoTargetLeft("m", attempts=(), status=529), 529),
@@ -165,6 +169,8 @@ def test_what_may_be_asked_again():
         ServerFault,
         Truncated,
         EmptyReply,
+        EngineCrashed,
+        EngineOutOfMemory,
     }
     assert not any(issubclass(cls, RequestError) for cls in retryable)
 

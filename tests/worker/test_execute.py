@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.canon.errors import ConfigError, PenstockError
+from penstock.canon.errors import ConfigError, EngineCrashed, PenstockError
 from penstock.canon.target import Target
 from penstock.telemetry.bus import Bus
 from penstock.transport.memory import Break, Hang, MemoryTransport, Pause, Reply
 from penstock.worker.app import worker
+from penstock.worker.engine import Loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from penstock.serving.asgi import App
+    from penstock.worker.engine import Tell
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
@@ -30,24 +30,40 @@ END = [chunk({}, "stop"), b"data: [DONE]\n\n"]
 
 
 class ScriptedEngine:
-    """An engine whose load takes as long as its test wants."""
+    """An engine whose load takes as long as its test wants, and which ends when its test says so."""
 
     model = "m"
     slots = 2
+    embeds = False
 
-    def __init__(self, *, fails: bool = False, until: Callable[[], object] | None = None) -> None:
+    def __init__(self, *, fails: bool = False, until: asyncio.Event | None = None) -> None:
         self._fails = fails
         self._until = until
+        self._crashed = asyncio.Event()
+        self.loads = 0
 
-    def load(self) -> Target:
+    async def load(self, tell: Tell) -> Target:
+        self.loads += 1
+        tell(Loaded("reading", 1, 2, 0, 1))
         if self._until is not None:
-            self._until()
+            await self._until.wait()
         if self._fails:
             raise ConfigError("The model is broken.")
         return Target("engine", "http://engine/v1", "openai-chat", profile=None)
 
-    def stop(self) -> None:
+    def crash(self) -> None:
+        self._crashed.set()
+
+    async def ended(self) -> EngineCrashed:
+        await self._crashed.wait()
+        self._crashed.clear()
+        return EngineCrashed("The engine was killed by its test.")
+
+    async def stop(self) -> None:
         pass
+
+    def about(self) -> dict[str, Any]:
+        return {"model": self.model}
 
 
 class Client:
@@ -181,9 +197,8 @@ async def test_c4_an_engine_error_ends_in_one_error() -> None:
 
 
 async def test_started_comes_while_the_model_still_loads() -> None:
-    loop = asyncio.get_running_loop()
     loaded = asyncio.Event()
-    engine = ScriptedEngine(until=lambda: asyncio.run_coroutine_threadsafe(loaded.wait(), loop).result(10))
+    engine = ScriptedEngine(until=loaded)
     reply = Reply(headers={"content-type": "text/event-stream"}, chunks=[chunk({"content": "a"}), *END])
     app = worker(engine, MemoryTransport(reply), Bus([]))
     await started(app)

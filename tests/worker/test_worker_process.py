@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
 
 from penstock.framing.sse import SSEFraming
 from penstock.worker.llamacpp import demo_model
 from tests.processes import run, running
+from tests.worker.gguf_files import write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +47,8 @@ def execute(at: Running, **body: Any) -> list[Any]:
 
 
 def test_execute_says_started_then_narration_then_tokens_then_one_end(worker: Running) -> None:
-    events = execute(worker, prompt="Tell me a story", temperature=0, max_tokens=30)
+    # A prompt of several batches, which nobody asked before: the engine says how far it is between them.
+    events = execute(worker, prompt=f"{uuid4().hex} " * 150, temperature=0, max_tokens=30)
     kinds = [event if event == b"[DONE]" else event["type"] for event in events]
     assert kinds[0] == "started"
     assert kinds[-2:] == ["end", b"[DONE]"]
@@ -178,7 +182,42 @@ def test_a_model_that_is_cut_short(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(demo_model().read_bytes()[:300_000])
     ended = run("worker", "--model", "model.gguf", "--port", "0", cwd=tmp_path)
     assert ended.returncode == 1
-    assert "cannot load model.gguf" in ended.stderr
+    assert "model.gguf is cut short: it has 300,000 bytes of 1,013,504." in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_model_of_an_architecture_that_nobody_knows(tmp_path: Path) -> None:
+    write(tmp_path / "model.gguf", {"general.architecture": "cuneiform"})
+    ended = run("worker", "--model", "model.gguf", "--port", "0", cwd=tmp_path)
+    assert ended.returncode == 1
+    said = "llama.cpp cannot load model.gguf (cuneiform): unknown model architecture: 'cuneiform'."
+    assert said in ended.stderr
+    assert [line.startswith("penstock: ") for line in ended.stderr.splitlines()] == [True]
+
+
+def test_a_model_that_needs_more_memory_than_there_is(tmp_path: Path) -> None:
+    """Said before it is loaded: a machine that runs out of memory takes others with it."""
+    write(tmp_path / "m.gguf", {"llama.context_length": 1 << 30, "llama.attention.head_count_kv": 4096})
+    ended = run("worker", "--model", "m.gguf", "--ctx", str(1 << 30), "--port", "0", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert re.search(r"m needs about [\d,]+ MiB of memory, and [\d,]+ MiB are free\. Take a smaller", ended.stderr)
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ctx", "9000"), "--ctx 9000 is more than the model's context, which is 8192 tokens. Use --ctx 8192 or"),
+        (("--host", "0.0.0.0"), "At 0.0.0.0 others can reach the worker, and there is no token. Put one into an"),
+        (("--token-env", "NO_SUCH"), "The variable NO_SUCH of --token-env is not set."),
+        (("--token-env", "PWD_SHORT"), "The token in PWD_SHORT is shorter than 16 characters."),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ended = run("worker", "--demo", *arguments, "--port", "0", cwd=tmp_path, env={"PWD_SHORT": "secret-1"})
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "secret-1" not in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

@@ -18,6 +18,8 @@
     │   │   └── MalformedFrame  FrameTooLarge  ReplyTooLarge  NotAStream
     │   ├── Truncated       502         the stream ended without the provider's own terminal
     │   ├── EmptyReply      502         the reply finished properly, and said nothing at all
+    │   ├── EngineCrashed   503         the worker's engine ended under it; it is started again
+    │   │   └── EngineOutOfMemory       … because the system had no memory left for it
     │   ├── StreamedError               the provider said so, inside the stream
     │   │   └── StreamingError          another library's stream raised it (`streaming_error`)
     │   └── NoTargetLeft                every target failed; `.attempts` says how
@@ -332,6 +334,19 @@ class EmptyReply(UpstreamError):
 
     kind = "empty_reply"
     retryable = True
+
+
+class EngineCrashed(UpstreamError):
+    """A worker's engine ended by itself. Whatever ran on it is lost; it is started again."""
+
+    kind = "engine_crashed"
+    status = 503
+    retryable = True
+    retry_after_s = 1.0
+
+
+class EngineOutOfMemory(EngineCrashed):
+    kind = "engine_out_of_memory"
 
 
 class StreamedError(UpstreamError):

@@ -9,6 +9,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
 
+    from penstock.canon.errors import PenstockError
+
 
 class HttpRequest(Struct, frozen=True):
     """`url` is absolute. `headers` are in order, names in lower case; host, length and encoding are the transport's.
@@ -27,7 +29,12 @@ class HttpRequest(Struct, frozen=True):
 
 
 class ConnectionLost(Exception):
-    """The connection ended inside a body that was not yet whole (reset, or closed before its declared end)."""
+    """The connection ended inside a body that was not yet whole (reset, or closed before its declared end).
+
+    `reason` is the error that the reply then ends in, where somebody knows better than that it was cut off.
+    """
+
+    reason: PenstockError | None = None
 
 
 class HttpResponse(Protocol):

@@ -200,11 +200,13 @@ class Reply:
             if self._ended:
                 batch.is_last = True
         except PenstockError as error:
-            error.target = error.target or self._target
-            error.attempt = self._attempt
+            ending = error
             if isinstance(error, Truncated) and broken is not None:
-                error.__cause__ = broken
-            self._error = error
+                ending = broken.reason or error
+                ending.__cause__ = broken
+            ending.target = ending.target or self._target
+            ending.attempt = self._attempt
+            self._error = ending
             self._ended = False  # this batch first, then the error
         for event in batch.events:
             if (type(event) is Delta and event.text) or is_content(event):

@@ -63,16 +63,22 @@ class MemoryResponse:
         self._steps = list(reversed(reply.chunks))
         self._player = _Player()
         self._arrived: bytes | None = None
+        self._lost: ConnectionLost | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryResponse {self.status}, {len(self._steps)} steps to play, {self.ended or 'open'}>"
 
     def take(self) -> bytes | None:
+        if self._lost is not None:
+            raise self._lost
         data, self._arrived = self._arrived, None
         return data
 
     async def arrival(self) -> None:
-        self._arrived = await self.read()
+        try:
+            self._arrived = await self.read()
+        except ConnectionLost as lost:  # `take` says it
+            self._lost = lost
 
     async def read(self) -> bytes:
         while self._steps and not self.ended:

@@ -7,12 +7,11 @@ then goes to the engine over loopback. The line before the slots is bounded.
 from __future__ import annotations
 
 import asyncio
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.canon.errors import ConnectError, Overloaded
+from penstock.canon.errors import ConnectError
 from penstock.canon.wire import HttpRequest
 from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
@@ -25,12 +24,16 @@ from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.recorder import recorded
+from penstock.worker.about import health_route, info_route, loading_route, ready_route
+from penstock.worker.crash import EngineTransport
 from penstock.worker.job_routes import job_routes
 from penstock.worker.jobs import Jobs
 from penstock.worker.loading import Loading
 from penstock.worker.narration import acquired
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.canon.errors import PenstockError
     from penstock.dialects.base import Dialect
     from penstock.serving.asgi import Receive, Route, Scope, Send
@@ -55,10 +58,17 @@ def worker(
     heartbeat_s: float | None = 15.0,
     door: Door | None = None,
     queue: int = QUEUE,
+    refuses: bool = False,
+    watch: Callable[[Loading], None] | None = None,
 ) -> App:
-    """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown."""
+    """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown.
+
+    `refuses`: calls that come while the model loads are told to come back, and do not wait. `watch` is told each time
+    that the engine's state has changed.
+    """
+    loading = Loading(engine, lambda error: app.fail(error), refuses=refuses, watch=watch)
+    transport = EngineTransport(transport, lambda: loading.life)
     windows = ContextWindows(transport)
-    loading = Loading(engine, lambda error: app.fail(error))
     slots = Limits(Rules(Quota(concurrency=engine.slots), queue, queue_wait_s=None), whole="The engine")
     recorder = recorded(bus.publish, context_window=windows.get)
     handler = compose(upstream(transport, TIMEOUTS), recorder, slots.admitted, acquired, loading.layer)
@@ -70,10 +80,6 @@ def worker(
         spoken = client_dialect(dialect) if isinstance(dialect, str) else dialect
         return chat_route(spoken, asked, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
 
-    async def health(scope: Scope, receive: Receive, send: Send) -> None:
-        status = {"status": loading.status, "model": engine.model, "version": version("penstock")}
-        await respond(send, 200, msgspec.json.encode(status))
-
     async def models(scope: Scope, receive: Receive, send: Send) -> None:
         entry = {"id": engine.model, "object": "model", "created": 0, "owned_by": "penstock"}
         await respond(send, 200, msgspec.json.encode({"object": "list", "data": [entry]}))
@@ -82,8 +88,7 @@ def worker(
         """The engine's own, as it tells them: gateways read the context size here."""
         error: PenstockError
         if loading.target is None:
-            error = Overloaded(f"The model {engine.model} is loading.", status=503, retry_after_s=1)
-            await refuse(send, error, client_dialect("openai-chat"), request_id_of(scope))
+            await refuse(send, loading.refusal(), client_dialect("openai-chat"), request_id_of(scope))
             return
         base, key = loading.target.url.removesuffix("/v1"), loading.target.key
         assert key is not None
@@ -106,8 +111,8 @@ def worker(
     async def shutdown() -> None:
         await jobs.stop()
         await windows.aclose()
-        await transport.aclose()
         await loading.stop()
+        await transport.aclose()
         await asyncio.to_thread(bus.close)
 
     app = App(
@@ -118,7 +123,10 @@ def worker(
             **job_routes(engine.model, jobs, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
             ("GET", "/v1/models"): models,
             ("GET", "/props"): props,
-            ("GET", "/health"): health,
+            ("GET", "/health"): health_route(loading),
+            ("GET", "/ready"): ready_route(loading),
+            ("GET", "/v1/loading"): loading_route(loading, heartbeat_s),
+            ("GET", "/v1/info"): info_route(loading),
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },

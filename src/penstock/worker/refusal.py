@@ -14,6 +14,8 @@ from penstock.canon.errors import (
     Cancelled,
     ConnectError,
     ContextTooLong,
+    EngineCrashed,
+    EngineOutOfMemory,
     Overloaded,
     PenstockError,
     RequestError,
@@ -44,6 +46,8 @@ CODES: tuple[tuple[type[PenstockError], str], ...] = (
     (UnknownRoute, "UNKNOWN_ROUTE"),
     (TooLarge, "TOO_LARGE"),
     (RequestError, "INVALID_REQUEST"),
+    (EngineOutOfMemory, "OUT_OF_MEMORY"),
+    (EngineCrashed, "ENGINE_CRASHED"),
     (Overloaded, "ENGINE_UNAVAILABLE"),
     (ConnectError, "ENGINE_UNAVAILABLE"),
 )
