@@ -59,10 +59,17 @@ class ScriptedUpstream:
         self.script: Callable[[Exchange], Any] = lambda exchange: exchange.reset()
         self.executions: list[bytes] = []
         self.heads: list[bytes] = []
+        self._running = 0
+        self._ended = threading.Condition()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         self._listening.close()
+
+    def wait_until_answered(self, timeout_s: float = 10.0) -> None:
+        """Every script has ended: what it closes is closed, so that no request takes a connection about to go."""
+        with self._ended:
+            assert self._ended.wait_for(lambda: not self._running, timeout_s), f"{self._running} scripts still run"
 
     def _accept(self) -> None:
         while True:
@@ -91,7 +98,17 @@ class ScriptedUpstream:
                 body, data = data[:length], data[length:]
                 self.heads.append(head)
                 self.executions.append(body)
-                self.script(Exchange(connection, head, body))
+                self._run(Exchange(connection, head, body))
             except OSError:
                 connection.close()
                 return
+
+    def _run(self, exchange: Exchange) -> None:
+        with self._ended:
+            self._running += 1
+        try:
+            self.script(exchange)
+        finally:
+            with self._ended:
+                self._running -= 1
+                self._ended.notify_all()

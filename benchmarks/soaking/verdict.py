@@ -105,8 +105,11 @@ def _of_heard(asking: Asking, ending: Ending, heard: Heard) -> list[str]:
     if strangers := markers(bytes(heard.body)) - {asking.number}:
         wrong.append(f"text of {sorted(strangers)} came")
     text = _GIANT.sub("", heard.text)
-    if not asking.text.startswith(text):
-        wrong.append(f"text came that was never sent: {_difference(asking.text, text)}")
+    sent = asking.text
+    if "endless" in asking.faults:  # over and over
+        sent *= len(text) // max(len(sent), 1) + 1
+    if not sent.startswith(text):
+        wrong.append(f"text came that was never sent: {_difference(sent, text)}")
     if ending.outcome == "complete":
         if text != asking.text:
             wrong.append(f"{len(text)} letters of {len(asking.text)} came")

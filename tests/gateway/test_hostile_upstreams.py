@@ -122,6 +122,7 @@ def sends(*pieces: bytes, stays: bool = False) -> Callable[[Exchange], None]:
 
 def check_unharmed(gateway: Gateway, scripted: ScriptedUpstream) -> None:
     """The next call is answered, and by its own answer."""
+    scripted.wait_until_answered()
     scripted.script = sends(WHOLE, stays=True)
     said = gateway.post(CHAT, CHAT.request("plain")).said()
     assert (said.text, said.terminators, said.errors) == ("Hello", 1, [])

@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 def test_c13_some_hundred_streams_of_every_ending_leave_nothing_behind():
     ran = subprocess.run(
-        [sys.executable, "benchmarks/soak.py", "--streams", "300", "--seed", "7", "--concurrency", "20"],
+        [
+            sys.executable,
+            "benchmarks/soak.py",
+            "--streams",
+            "300",
+            "--seed",
+            "7",
+            "--concurrency",
+            "30",
+            "--clocks",
+            "2",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Connections that are kept, found stale, and waited for."""
 
 import asyncio
+import select
 import socket
 
 import pytest
@@ -146,6 +147,14 @@ class Kept:
         self._listening.close()
 
 
+@pytest.fixture(params=["looks first", "is told too late"])
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the close is seen before the request is written, or crosses it, as over a long line."""
+    if request.param == "is told too late":
+        monkeypatch.delattr(select, "poll")
+
+
+@pytest.mark.usefixtures("looks")
 async def test_c1_a_stale_connection_is_replaced_once_and_the_request_runs_once():
     upstream = Kept()
     async with client() as transport:
@@ -204,6 +213,7 @@ async def test_c1_never_replaced_once_a_byte_of_the_answer_came():
         assert len(upstream.seen) == 2
 
 
+@pytest.mark.usefixtures("looks")
 async def test_c1_a_stale_connection_is_not_replaced_by_another_kept_one():
     upstream = Kept()
     async with client() as transport:
@@ -217,6 +227,21 @@ async def test_c1_a_stale_connection_is_not_replaced_by_another_kept_one():
         assert await fetch(transport, upstream.post(b"2")) == b"ok"
         await answering_again
     assert upstream.requests == [b"1", b"1", b"2"]
+    upstream.close()
+
+
+async def test_c3_an_answer_that_came_before_its_request_is_nobodys():
+    """It is in the socket, and the loop has not looked yet: the next request goes elsewhere."""
+    upstream = Kept()
+    async with client() as transport, asyncio.timeout(5):
+        answering_once = asyncio.create_task(upstream.answer())
+        assert await fetch(transport, upstream.post(b"1")) == b"ok"
+        await answering_once
+        upstream.accepted[0].send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nother")
+        answering_again = asyncio.create_task(upstream.answer())
+        assert await fetch(transport, upstream.post(b"2")) == b"ok"
+        await answering_again
+    assert upstream.requests == [b"1", b"2"]
     upstream.close()
 
 

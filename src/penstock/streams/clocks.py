@@ -2,7 +2,7 @@
 
 Bytes of any kind satisfy `silence`; only content satisfies `first_content` and `idle`. The time during which the
 consumer held the stream, and so nobody was reading, counts for none of these three. One timer per stream, re-armed
-only when it fires: a read costs a few assignments.
+only when it fires, or when a wait begins that it would come too late for: a read costs a few assignments.
 
 A loop that was held up for longer than a clock allows has not read what came meanwhile, and its timers come first. So a
 clock that is found to have run out late is looked at once more, when that has been read.
@@ -55,14 +55,14 @@ Expired = Callable[["ClockName | None", float], None]
 class Clocks:
     """They run from the moment they are made: `guard` opens the attempt, `watch` hands them to its reader.
 
-    The reader calls `resume` before each read, `has_read` after it, `stop` at the end. Whoever is watched is told once,
-    from the loop, when a clock has run out: its name and its limit; the name is None when only the time after a proved
-    finish has.
+    The reader calls `resume` before it waits, `has_read` after each read, `stop` at the end. Whoever is watched is told
+    once, from the loop, when a clock has run out: its name and its limit; the name is None when only the time after a
+    proved finish has.
     """
 
     __slots__ = (
-        "_attempt_at", "_began", "_content_at", "_due", "_expired", "_held_since", "_is_document", "_is_thinking",
-        "_limits", "_now", "_proved", "_read_at", "_timer",
+        "_attempt_at", "_began", "_content_at", "_due", "_expired", "_held_since", "_is_document", "_is_late",
+        "_is_thinking", "_limits", "_now", "_proved", "_read_at", "_timer",
     )  # fmt: skip
 
     def __init__(self, limits: Timeouts, *, now: Callable[[], float], began: float, is_document: bool = False) -> None:
@@ -82,6 +82,8 @@ class Clocks:
         self._timer: asyncio.TimerHandle | None = None
         self._due = _NEVER  # what the timer stands at
         self._expired: Expired | None = None
+        #: the timer stands at something later than what is waited for now
+        self._is_late = False
 
     async def guard(self, opening: Awaitable[T]) -> T:
         """Wait for `opening`; raises `TimedOut`, having cancelled it, when a clock runs out first."""
@@ -113,28 +115,33 @@ class Clocks:
             self._check()
 
     def resume(self) -> None:
-        """The consumer wants more: the time that it held the stream is added to every deadline but `total`."""
+        """The reader waits: the time that its consumer held the stream is added to every deadline but `total`."""
         if self._held_since is not None:
-            held = self._now() - self._held_since
+            self._shift(self._now() - self._held_since)
             self._held_since = None
-            self._read_at += held
-            if self._content_at is not None:
-                self._content_at += held
-
-    def has_read(self, at: float, has_content: bool, proved: bool) -> None:
-        self._read_at = self._held_since = at
-        is_late = False
-        if has_content:
-            if self._content_at is None and self._limits.idle is not None:
-                is_late = at + self._limits.idle < self._due  # the timer stands at something later than `idle` now is
-            self._content_at = at
-        if is_late or self._is_thinking or (proved and not self._proved):
-            self._is_thinking = False
-            self._proved = proved
+        if self._is_late:
             if self._timer is not None:
                 self._timer.cancel()
             if self._expired is not None:
                 self._check()
+
+    def has_read(self, at: float, has_content: bool, proved: bool) -> None:
+        if self._held_since is not None:  # what is read had come while the consumer held the stream
+            self._shift(at - self._held_since)
+        self._read_at = self._held_since = at
+        if has_content:
+            if self._content_at is None and self._limits.idle is not None and at + self._limits.idle < self._due:
+                self._is_late = True
+            self._content_at = at
+        if self._is_thinking or (proved and not self._proved):
+            self._is_thinking = False
+            self._proved = proved
+            self._is_late = True
+
+    def _shift(self, held_s: float) -> None:
+        self._read_at += held_s
+        if self._content_at is not None:
+            self._content_at += held_s
 
     def stop(self) -> None:
         self._expired = None  # whoever is watched holds us as well: no cycle may be left behind
@@ -145,6 +152,7 @@ class Clocks:
     def _check(self) -> None:
         """Tell of the clock that has run out, or come back when the next one can have."""
         self._timer = None
+        self._is_late = False
         now = self._now()
         seen = now if self._held_since is None else self._held_since
         limits = self._limits

@@ -103,17 +103,17 @@ class Reply:
             if tap is not None:
                 tap.see(batch)
             return batch
-        response = self._response
+        response, clocks = self._response, self._clocks
         try:
             while not self._ended:
                 if self._error is not None:
                     self._ended = True
                     raise self._error
                 broken: ConnectionLost | None = None
-                if self._clocks is not None:
-                    self._clocks.resume()
                 try:
                     while (data := response.take()) is None:
+                        if clocks is not None:
+                            clocks.resume()
                         await response.arrival()
                 except ConnectionLost as error:
                     data, broken = b"", error

@@ -89,8 +89,11 @@ class Pool:
     def take_idle(self) -> Http1Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed:
+            if connection.is_closed:
+                continue
+            if connection.is_quiet():
                 return connection
+            connection.close()
         return None
 
     async def acquire(self, *, fresh: bool = False) -> Http1Connection:
