@@ -12,6 +12,7 @@ import yaml
 from google import genai
 
 from penstock.canon.key import digest
+from tests.gateway.sdk_clients import close_google
 from tests.gateways import Asked, Gateway, a_model, serving, until
 from tests.processes import run
 from tests.upstreams import Answer, Exchange, Upstream, sse
@@ -185,7 +186,7 @@ def test_each_sdk_gives_its_key_where_it_does(keyed: Gateway) -> None:
             other.with_options(api_key="wrong-0123456789").models.list()
     google = genai.Client(api_key=TEAM, http_options=genai.types.HttpOptions(base_url=keyed.url))
     assert google.models.generate_content(model="c-1", contents="Hi").text == "Hello"
-    google.close()
+    close_google(google)
 
 
 def test_a_key_that_is_over(keyed: Gateway) -> None:

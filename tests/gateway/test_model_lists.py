@@ -11,6 +11,7 @@ import pytest
 from google import genai
 from google.genai import types as gemini
 
+from tests.gateway.sdk_clients import close_google
 from tests.gateways import Gateway, serving
 from tests.upstreams import Answer, Exchange, Upstream
 
@@ -72,4 +73,4 @@ def test_geminis(gateway: Gateway) -> None:
     client = genai.Client(api_key="any", http_options=gemini.HttpOptions(base_url=gateway.url, timeout=10_000))
     assert sorted(model.name or "" for model in client.models.list()) == sorted(f"models/{name}" for name in NAMES)
     assert client.models.get(model="alias").display_name == "alias"
-    client.close()
+    close_google(client)

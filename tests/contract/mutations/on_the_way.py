@@ -126,11 +126,10 @@ MUTATIONS = (
         "c3-lends-a-connection-twice",
         "a kept connection is lent to a second call while the first still uses it",
         "transport/pool.py",
-        "            connection = self._idle.pop()\n            if not connection.is_closed:\n",
+        "            connection = self._idle.pop()\n            if connection.is_closed:\n",
         "            connection = self._idle[-1]\n"
         "            if connection.is_closed:\n"
-        "                self._idle.pop()\n"
-        "            else:\n",
+        "                self._idle.pop()\n",
         "test_c3_whole_and_in_order.py::test_c3_streams_side_by_side_are_not_mixed",
     ),
     # --- C10 Verbatim -------------------------------------------------------------------------------------------------
