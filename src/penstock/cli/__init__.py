@@ -29,6 +29,7 @@ from penstock.cli import (
     simulate,
     top,
     worker,
+    worker_test,
 )
 from penstock.cli.usage import UsageError
 
@@ -76,7 +77,10 @@ app.command("replay", help=replay.__doc__)(replay.replay)
 app.command("serve", help=serve.__doc__)(serve.serve)
 app.command("simulate", help=simulate.__doc__)(simulate.simulate)
 app.command("top", help=top.__doc__)(top.top)
-app.command("worker", help=worker.__doc__)(worker.worker)
+workers = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+workers.callback(help=worker.__doc__, invoke_without_command=True)(worker.worker)
+workers.command("test", help=worker_test.__doc__)(worker_test.worker_test)
+app.add_typer(workers, name="worker")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def worker(
+    context: typer.Context,
     model: Annotated[
         Path | None, typer.Option(help="The model: a GGUF file, or a folder that holds one.", metavar="PATH")
     ] = None,
@@ -60,6 +61,9 @@ def worker(
     port: Annotated[int, typer.Option(help="Listen on this port; 0 takes a free one.")] = 8067,
     log: Annotated[str, typer.Option(help="A line per request: pretty, compact, json or off.")] = "pretty",
 ) -> None:
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     from penstock.canon.errors import ConfigError
     from penstock.config.load import is_loopback
     from penstock.serving.door import Door
@@ -116,6 +120,17 @@ def worker(
             f"Penstock worker on {address_of(bound)}, {_running(engine)}. Ctrl-C stops it.", flush=True
         ),
     )
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """`penstock worker test` starts no worker: an option of the worker's before it would do nothing."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} is the worker's, and `{context.invoked_subcommand}` starts none.",
+            fix="Leave it out.",
+        )
 
 
 def _running(engine: LlamaCpp) -> str:
