@@ -46,6 +46,7 @@ OPTIONED = (
 COMMANDS = (
     "serve",
     "worker",
+    "worker test",
     "ask",
     "chat",
     "demo",

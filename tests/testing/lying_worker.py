@@ -134,7 +134,7 @@ class LyingWorker(Server):
 
     async def _stream(self, job: Job, exchanged: Exchanged) -> None:
         fault = self._fault
-        other = "job_x" if fault == "stream-of-another" or (fault == "mixes" and job.id == "job_4") else job.id
+        other = "job_x" if fault == "stream-of-another" or (fault == "mixes" and job.id == "job_5") else job.id
         await exchanged.begin(200, {"content-type": "text/event-stream"})
         if fault != "no-started":
             await self._event(exchanged, "started", job_id=other, model="m", started_at="now")

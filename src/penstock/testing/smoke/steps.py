@@ -26,7 +26,7 @@ LONG_PROMPT = "Write a very long essay about rivers."
 MAX_TOKENS = 64
 LONG_MAX_TOKENS = 4000
 FIRST_EVENT_S = 1.0
-TOGETHER = 4
+TOGETHER = 8
 #: jobs that are made and cancelled at once: more than a worker of this size has slots
 LEAKS = 12
 #: after a client has left, its job is to be over within this
