@@ -117,6 +117,7 @@ def test_the_defaults():
         "telemetry.influxdb.spool_size": 64 << 20,
         "telemetry.opentelemetry.endpoint": None,
         "telemetry.opentelemetry.protocol": "http",
+        "telemetry.opentelemetry.content": False,
     }
 
 
@@ -169,6 +170,7 @@ def test_every_key_can_be_set_and_is_heard(key: str, tmp_path: Path):
         "telemetry.influxdb.spool_size": "1MiB",
         "telemetry.opentelemetry.endpoint": "http://127.0.0.1:4318",
         "telemetry.opentelemetry.protocol": "grpc",
+        "telemetry.opentelemetry.content": True,
     }.get(key, "7s")
     *steps, last = key.split(".")
     given: dict[str, Any] = {}

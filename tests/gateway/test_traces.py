@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from penstock.testing import Reply, Upstream
+from penstock.testing import Pace, Reply, Upstream
 from tests.gateways import serving
-from tests.telemetry.collector import Collector, over_http
+from tests.telemetry.collector import Collector, attributes, over_http
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +54,27 @@ def test_without_a_collector_nothing_is_traced(tmp_path: Path):
         with serving({"upstreams": {"chat": {"url": upstream.url}}}, tmp_path) as gateway:
             ask(gateway.url, traceparent=f"00-{TRACE}-{PARENT}-01")
         assert "traceparent" not in upstream.seen[0].headers
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_c13_what_was_asked_and_answered_is_on_a_span_only_where_its_owner_wants_it(wanted: bool, tmp_path: Path):
+    collected = Collector()
+    reply = Reply(text=("Ne", "ver ", "mind"), pace=Pace(fixed=0.05))
+    with Upstream(reply) as upstream, over_http(collected) as endpoint:
+        config = {
+            "upstreams": {"chat": {"url": upstream.url}},
+            "telemetry": {"opentelemetry": {"endpoint": endpoint, **({"content": True} if wanted else {})}},
+        }
+        with serving(config, tmp_path) as gateway:
+            ask(gateway.url)
+        stored = gateway.stored()
+    (span,) = collected.spans
+    told = attributes(span)
+    assert ("gen_ai.input.messages" in told, "gen_ai.output.messages" in told) == (wanted, wanted)
+    if wanted:
+        (asked,), (answered,) = (json.loads(told[f"gen_ai.{way}.messages"]) for way in ("input", "output"))
+        assert asked == {"role": "user", "parts": [{"type": "text", "content": "Hi"}]}
+        assert answered["parts"] == [{"type": "text", "content": "Never mind"}]
+    assert "Never" not in json.dumps(stored)
+    (chunks,) = collected.numbers["gen_ai.client.operation.time_per_output_chunk"]
+    assert chunks.count in (1, 2)  # a busy machine may read two at once

@@ -258,6 +258,8 @@ class OpenTelemetry(Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: str | None = None
     #: how OTLP is sent
     protocol: Literal["http", "grpc"] = "http"
+    #: put what was asked and answered on the spans: whoever reads the traces reads the conversations
+    content: bool = False
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):

@@ -47,8 +47,10 @@ from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
 from penstock.telemetry.bus import Bus
+from penstock.telemetry.content import ContentTally
 from penstock.telemetry.exporters.prometheus import PrometheusExporter
 from penstock.telemetry.recorder import InFlight, recorded
+from penstock.telemetry.tally import Tally
 from penstock.transport.base import Transport
 
 if TYPE_CHECKING:
@@ -95,7 +97,14 @@ def gateway(config: Config, shared: Shared) -> App:
 
     layers = (
         *([traced] if config.telemetry.opentelemetry.endpoint is not None else []),
-        recorded(publish, context_window=windows.get, price=partial(price, config), in_flight=shared.in_flight),
+        recorded(
+            publish,
+            context_window=windows.get,
+            price=partial(price, config),
+            in_flight=shared.in_flight,
+            tally=ContentTally if config.telemetry.opentelemetry.content else Tally,
+            ended=bus.ended,
+        ),
         allowed,
         limits.admitted,
         routed(routes, breakers),

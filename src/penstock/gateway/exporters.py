@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from penstock.config.load import influxdb_token, semantic_conventions
 from penstock.telemetry.exporters.influxdb import InfluxDBExporter
 from penstock.telemetry.exporters.log import LogExporter
-from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter, names_of
+from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter
 from penstock.telemetry.exporters.sqlite import SqliteExporter
+from penstock.telemetry.gen_ai import names_of
 
 if TYPE_CHECKING:
     from penstock.config.model import Config

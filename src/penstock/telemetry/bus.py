@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from penstock.canon.errors import PenstockError
-from penstock.telemetry.exporters.base import Keeping, Kept, Tracing
+from penstock.telemetry.exporters.base import Attending, Keeping, Kept, Tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from penstock.telemetry.exporters.base import Exporter
     from penstock.telemetry.record import CallRecord
+    from penstock.telemetry.tally import Tally
 
 #: How long a thread that has something to do lets more of it gather: 20 wake-ups a second at most, not one per record.
 GATHER_S = 0.05
@@ -54,6 +55,17 @@ class Bus:
         self._lanes = [_Lane(exporter, capacity, gather_s) for exporter in given]
         #: the exporter that wants calls to be traced
         self.tracing = next((exporter for exporter in given if isinstance(exporter, Tracing)), None)
+        #: who wants to be told of each call's end, before its record comes
+        self.attending = [exporter for exporter in given if isinstance(exporter, Attending)]
+
+    @property
+    def ended(self) -> Callable[[Tally], None] | None:
+        """For the recorder; None where nobody wants to know."""
+        return self._ended if self.attending else None
+
+    def _ended(self, tally: Tally) -> None:
+        for exporter in self.attending:
+            exporter.ended(tally)
 
     def start(self) -> None:
         """Start the threads now, so that the first record need not."""

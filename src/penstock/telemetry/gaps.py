@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from array import array
 from math import ceil, frexp, ldexp
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: 8 KiB at most; sorting it takes about 0.1 ms, once, at the end.
 EXACT = 1024
@@ -50,6 +54,16 @@ class Gaps:
         if gap_s >= STALL_S:
             self._stalls += 1
             self._stalled_s += gap_s
+
+    def __len__(self) -> int:
+        return len(self._exact) + sum(self._buckets.values())
+
+    def each(self) -> Iterator[tuple[float, int]]:
+        """(seconds, how many): each gap that is kept as it was, and the middles of the buckets of the others."""
+        for gap_s in self._exact:
+            yield gap_s, 1
+        for slot, number in self._buckets.items():
+            yield _middle(slot), number
 
     def stalls(self) -> tuple[int | None, float | None]:
         """How many gaps were of `STALL_S` or more, and their sum in milliseconds; None before there was any gap."""
@@ -96,5 +110,9 @@ def _at_rank(buckets: dict[int, int], rank: int) -> float:
         seen += buckets[slot]
         if seen > rank:
             break
+    return _middle(slot)
+
+
+def _middle(slot: int) -> float:
     exponent, mantissa = divmod(slot, _SLOTS)
     return ldexp((mantissa + 0.5) / _SLOTS, exponent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +33,8 @@ TAGS = {
 #: the record's own fields that are no tag; `model_requested` stands in for a model that never answered
 FIELDS = tuple(name for name in CallRecord.__struct_fields__ if name != "time" and name not in TAGS.values())
 
+_FIELDS_AT = [(at, name) for at, name in enumerate(CallRecord.__struct_fields__) if name in FIELDS]
+
 MAX_TAG_CHARS = 200
 MAX_STRING_CHARS = 1000
 
@@ -52,7 +55,10 @@ def point(record: CallRecord, number: int = 0, precision: str = "ns") -> str:
     tags = "".join(
         [f",{tag}={text}" for tag, name in TAGS.items() if (text := _tag(getattr(record, name))) is not None]
     )
-    fields = ",".join([f"{name}={text}" for name in FIELDS if (text := _field(getattr(record, name))) is not None])
+    values = msgspec.structs.astuple(record)
+    fields = ",".join(
+        [f"{name}={text}" for at, name in _FIELDS_AT if (value := values[at]) is not None and (text := _field(value))]
+    )
     return f"{MEASUREMENT}{tags} {fields} {_moment(record.time, number, precision)}"
 
 
@@ -68,6 +74,7 @@ def _moment(seconds: float, number: int, precision: str) -> int:
     return int(seconds * PRECISIONS[precision])
 
 
+@lru_cache(maxsize=256)  # most names are those of the record before
 def _tag(value: object) -> str | None:
     if value is None or value == "":
         return None
@@ -81,6 +88,8 @@ def _tag(value: object) -> str | None:
 
 def printable(text: str) -> str:
     """Every line end, control character and surrogate replaced: no escape of theirs is understood everywhere."""
+    if text.isprintable():
+        return text
     return "".join([char if char.isprintable() else "\ufffd" for char in text])
 
 
@@ -96,8 +105,12 @@ def _float(value: float) -> str | None:
     return repr(value) if math.isfinite(value) else None
 
 
+@lru_cache(maxsize=256)
 def _string(value: str) -> str:
-    return f'"{printable(value[:MAX_STRING_CHARS]).translate(_STRING_ESCAPES)}"'
+    text = printable(value[:MAX_STRING_CHARS])
+    if '"' in text or "\\" in text:
+        text = text.translate(_STRING_ESCAPES)
+    return f'"{text}"'
 
 
 def _json(value: object) -> str:
@@ -108,4 +121,4 @@ _WRITERS: dict[type, Callable[..., str | None]] = {bool: _boolean, int: _integer
 
 
 def _field(value: object) -> str | None:
-    return None if value is None or value == () else _WRITERS.get(type(value), _json)(value)
+    return None if value == () else _WRITERS.get(type(value), _json)(value)

@@ -39,55 +39,93 @@ def recorded(
     context_window: Callable[[Target], int | None] | None = None,
     price: Callable[[Target, str], Price | None] | None = None,
     in_flight: InFlight | None = None,
+    tally: type[Tally] = Tally,
     begun: Callable[[Tally], None] | None = None,
+    ended: Callable[[Tally], None] | None = None,
 ) -> Layer:
     """Publish one record per call. `publish` must neither wait nor raise (`Bus.publish`); what it raises is logged.
 
     `context_window` gives the size of a target's context in tokens, from memory, or None; `price` what the tokens of a
-    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function. `begun` is given
-    each call's tally when the call begins, for whoever wants to know how it goes.
+    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function. `tally` is what
+    counts. `begun` is given each call's tally when the call begins, for whoever wants to know how it goes; `ended` when
+    it has ended, before its record is published.
     """
-    counted = InFlight() if in_flight is None else in_flight
+    recorder = _Recorder(publish, context_window, price, in_flight or InFlight(), tally, begun, ended)
 
     def layer(inner: Handler) -> Handler:
         def handle(call: Call) -> _Recording:
-            return _Recording(call, inner, counted, publish, context_window, price, begun)
+            return _Recording(call, inner, recorder)
 
         return handle
 
     return layer
 
 
-class _Recording:
-    """One call, from before it is handed on to after its stream is closed."""
+class _Recorder:
+    """What all calls of one layer have in common."""
 
-    __slots__ = (
-        "_begun", "_call", "_context_window", "_in_flight", "_inner", "_opened", "_price", "_publish", "_tally",
-    )  # fmt: skip
+    __slots__ = ("begun", "context_window", "ended", "in_flight", "price", "publish", "tally")
 
     def __init__(
         self,
-        call: Call,
-        inner: Handler,
-        in_flight: InFlight,
         publish: Callable[[CallRecord], None],
         context_window: Callable[[Target], int | None] | None,
         price: Callable[[Target, str], Price | None] | None,
+        in_flight: InFlight,
+        tally: type[Tally],
         begun: Callable[[Tally], None] | None,
+        ended: Callable[[Tally], None] | None,
     ) -> None:
+        self.publish = publish
+        self.context_window = context_window
+        self.price = price
+        self.in_flight = in_flight
+        self.tally = tally
+        self.begun = begun
+        self.ended = ended
+
+    def deliver(self, tally: Tally) -> None:
+        """Nothing that goes wrong here may reach the call (C5)."""
+        context_total = None
+        try:
+            target = tally.target
+            if self.context_window is not None and target is not None:
+                context_total = self.context_window(target)
+        except Exception:
+            _log.exception("The size of a target's context could not be looked up; the record goes without it.")
+        cost = None
+        try:
+            if self.price is not None:
+                cost = tally.cost(self.price)
+        except Exception:
+            _log.exception("A call's price could not be looked up; the record goes without it.")
+        try:
+            if self.ended is not None:
+                self.ended(tally)
+        except Exception:
+            _log.exception("What goes with a record could not be kept; the record goes without it.")
+        try:
+            self.publish(tally.record(context_total, cost))
+        except Exception:
+            _log.exception("A record could not be published.")
+
+
+class _Recording:
+    """One call, from before it is handed on to after its stream is closed."""
+
+    __slots__ = ("_call", "_inner", "_opened", "_recorder", "_tally")
+
+    def __init__(self, call: Call, inner: Handler, recorder: _Recorder) -> None:
         self._call = call
         self._inner = inner
-        self._in_flight = in_flight
-        self._publish = publish
-        self._context_window = context_window
-        self._price = price
-        self._begun = begun
+        self._recorder = recorder
 
     async def __aenter__(self) -> EventStream:
-        self._in_flight.count += 1
-        tally = self._tally = Tally(self._call, concurrent=self._in_flight.count)
-        if self._begun is not None:
-            self._begun(tally)
+        recorder = self._recorder
+        recorder.in_flight.count += 1
+        tally = self._tally = recorder.tally(self._call, concurrent=recorder.in_flight.count)
+        if recorder.begun is not None:
+            recorder.begun(tally)
         try:
             self._opened = self._inner(self._call)
             stream = await self._opened.__aenter__()
@@ -112,31 +150,5 @@ class _Recording:
             self._end()
 
     def _end(self) -> None:
-        self._in_flight.count -= 1
-        _deliver(self._tally, self._publish, self._context_window, self._price)
-
-
-def _deliver(
-    tally: Tally,
-    publish: Callable[[CallRecord], None],
-    context_window: Callable[[Target], int | None] | None,
-    price: Callable[[Target, str], Price | None] | None,
-) -> None:
-    """Nothing that goes wrong here may reach the call (C5)."""
-    context_total = None
-    try:
-        target = tally.target
-        if context_window is not None and target is not None:
-            context_total = context_window(target)
-    except Exception:
-        _log.exception("The size of a target's context could not be looked up; the record goes without it.")
-    cost = None
-    try:
-        if price is not None:
-            cost = tally.cost(price)
-    except Exception:
-        _log.exception("A call's price could not be looked up; the record goes without it.")
-    try:
-        publish(tally.record(context_total, cost))
-    except Exception:
-        _log.exception("A record could not be published.")
+        self._recorder.in_flight.count -= 1
+        self._recorder.deliver(self._tally)

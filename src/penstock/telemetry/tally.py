@@ -190,6 +190,15 @@ class Tally:
     # --- the record ---
 
     @property
+    def call(self) -> Call:
+        return self._call
+
+    @property
+    def gaps(self) -> Gaps:
+        """Between the reads that brought content."""
+        return self._gaps
+
+    @property
     def target(self) -> Target | None:
         return self._opened or self._call.target
 

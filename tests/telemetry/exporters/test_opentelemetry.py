@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.canon.errors import ConfigError
+from penstock.canon.trace import Trace
 from penstock.telemetry.exporters.base import ExportFailed
-from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter, names_of, operation
+from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter
+from penstock.telemetry.gen_ai import names_of, operation
 from penstock.telemetry.record import AttemptRecord
+from penstock.telemetry.tally import Tally
 from tests.telemetry.collector import Collector, attributes, over_grpc, over_http
-from tests.telemetry.script import example
+from tests.telemetry.script import Clock as ScriptClock
+from tests.telemetry.script import example, new_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +146,80 @@ def test_a_collector_that_is_away_is_a_sentence(protocol: Any):
     exporter.close()
 
 
+class Clock:
+    at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def test_a_collector_that_is_away_is_asked_now_and_then_and_costs_nothing_between():
+    """And what was counted meanwhile is not lost."""
+    collected, clock = Collector(), Clock()
+    with over_http(collected) as endpoint:
+        pass  # its port is nobody's now
+    exporter = OpenTelemetryExporter(endpoint, now=clock)
+    made: list[int] = []
+    exporter.resume()
+    sdk = exporter._opened()
+    send = sdk.send
+    sdk.send = lambda spans: made.append(len(spans)) or send(spans)  # type: ignore[func-returns-value,method-assign]
+    for waited_s, tried in ((0.0, 1), (0.9, 1), (0.2, 2), (1.9, 2), (0.2, 3)):
+        clock.at += waited_s
+        with pytest.raises(ExportFailed, match="took no spans"):
+            exporter.export([RECORD])
+        assert len(made) == tried
+    port = int(endpoint.rpartition(":")[2])
+    with over_http(collected, port):
+        clock.at += 4.1
+        exporter.export([RECORD])
+        exporter.close()
+    assert len(collected.spans) == 1
+    assert collected.numbers["gen_ai.client.operation.duration"][0].count == 6
+
+
+def test_metrics_are_sent_each_minute(http: str, collected: Collector):
+    clock = Clock()
+    exporter = OpenTelemetryExporter(http, now=clock)
+    assert exporter.resume() == 60.0
+    exporter.export([example()])
+    clock.at += 59.0
+    assert exporter.resume() == 1.0
+    assert collected.metrics == []
+    clock.at += 1.0
+    assert exporter.resume() == 60.0
+    assert collected.numbers["gen_ai.client.operation.duration"][0].count == 1
+    assert exporter.kept.error is None
+    exporter.close()
+
+
+def test_metrics_that_are_not_taken_are_a_state():
+    clock = Clock()
+    exporter = OpenTelemetryExporter("http://127.0.0.1:9", now=clock)
+    exporter.resume()
+    exporter.export([example()])
+    clock.at += 60.0
+    exporter.resume()
+    assert exporter.kept.error == "The collector at http://127.0.0.1:9 took no metrics."
+    exporter.close()
+
+
+@pytest.mark.parametrize(("opt_in", "prefix"), [(None, "operation"), ("gen_ai_latest_experimental", "inference")])
+def test_each_chunk_after_the_first_is_counted(opt_in: str | None, prefix: str, http: str, collected: Collector):
+    exporter = OpenTelemetryExporter(http, names=names_of(opt_in))
+    call = new_call(ScriptClock())
+    call.trace = Trace(TRACE, SPAN)
+    tally = Tally(call, concurrent=1)
+    for gap_s in (0.015, 0.015, 0.5):
+        tally.gaps.add(gap_s)
+    exporter.ended(tally)
+    exporter.export([RECORD, example(stream=True)])
+    exporter.close()
+    (point,) = collected.numbers[f"gen_ai.client.{prefix}.time_per_output_chunk"]
+    assert (point.count, point.sum) == (3, pytest.approx(0.53))
+    assert dict(zip(point.explicit_bounds, point.bucket_counts, strict=False))[0.02] == 2
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError, match=r"pip install 'penstock\[opentelemetry\]'"):
@@ -166,4 +244,4 @@ def test_an_endpoint_that_is_none_is_said():
     ],
 )
 def test_operations(route: str | None, name: str):
-    assert operation(example(route=route)) == name
+    assert operation(route) == name

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.telemetry.record import CallRecord
+    from penstock.telemetry.tally import Tally
 
 
 class ExportFailed(PenstockError):
@@ -38,6 +39,15 @@ class Exporter(Protocol):
         ...
 
 
+@runtime_checkable
+class Attending(Exporter, Protocol):
+    """An exporter that wants more of a call than its record has."""
+
+    def ended(self, tally: Tally) -> None:
+        """Called in the streams' own thread when a call has ended, before its record. It neither waits nor raises."""
+        ...
+
+
 class Kept(Struct, frozen=True):
     """Records that an exporter keeps for later, because they could not be sent: `now`, and counted since the start.
 
@@ -56,14 +66,14 @@ class Kept(Struct, frozen=True):
 
 @runtime_checkable
 class Keeping(Exporter, Protocol):
-    """An exporter that keeps what it cannot send."""
+    """An exporter with something to do between records: it keeps what it cannot send, or sends sums now and then."""
 
     @property
     def kept(self) -> Kept: ...
 
     def resume(self) -> float | None:
-        """Called while there is nothing to export: send what is kept. In how many seconds to call it again; None: not
-        before the next record."""
+        """Called before the first record and while there is nothing to export: send what is kept or due. In how many
+        seconds to call it again; None: not before the next record."""
         ...
 
 

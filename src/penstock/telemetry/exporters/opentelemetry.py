@@ -1,127 +1,74 @@
 """Records as OpenTelemetry spans and metrics, by the semantic conventions for generative AI, sent by OTLP.
 
 The extra `opentelemetry`; this is the only file that imports it. A span per call that is sampled, made when the call
-has ended, with the call's own moments. Histograms are sent each minute and at the end. Nothing of a prompt or a reply
-is in either.
+has ended, with the call's own moments. Metrics are summed here (`gen_ai`), where a record costs a tenth of what the
+SDK's instruments ask for it, and sent each minute and at the end. Of a prompt or a reply nothing is in either, unless
+content is asked for.
 
-The conventions have two sets of names: those that dashboards know, and newer ones. `gen_ai_latest_experimental` in
-`OTEL_SEMCONV_STABILITY_OPT_IN` asks for the newer, `…/dup` for both.
+A collector that takes nothing is asked again after a wait that doubles; while it lasts no spans are made, which would
+cost as much as if they were sent, and their records count as failed. Their numbers are sent once it takes them.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.canon.errors import ConfigError
-from penstock.telemetry.exporters.base import ExportFailed
+from penstock.telemetry.beside import Belongings, Beside
+from penstock.telemetry.content import ContentTally
+from penstock.telemetry.exporters.base import ExportFailed, Kept
+from penstock.telemetry.gen_ai import Distribution, Metric, Names, Sums, operation, span_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.sdk.trace import ReadableSpan
 
     from penstock.telemetry.record import CallRecord
+    from penstock.telemetry.tally import Tally
 
 Protocol = Literal["http", "grpc"]
-Names = Literal["known", "new", "both"]
 
 TIMEOUT_S = 3.0
 METRICS_EVERY_S = 60.0
-
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-
-#: the conventions' own words for providers; any other is called as we call it
-PROVIDERS = {
-    "azure": "azure.ai.openai",
-    "bedrock": "aws.bedrock",
-    "google": "gcp.gemini",
-    "gemini": "gcp.gemini",
-    "mistral": "mistral_ai",
-    "moonshot": "moonshot_ai",
-    "vertex": "gcp.vertex_ai",
-    "watsonx": "ibm.watsonx.ai",
-    "xai": "x_ai",
-}
-
-
-def names_of(opt_in: str | None) -> Names:
-    """What `OTEL_SEMCONV_STABILITY_OPT_IN` asks for: words, parted by commas."""
-    words = {word.strip() for word in (opt_in or "").split(",")}
-    if "gen_ai_latest_experimental/dup" in words:
-        return "both"
-    return "new" if "gen_ai_latest_experimental" in words else "known"
-
-
-def operation(record: CallRecord) -> str:
-    route = record.route or ""
-    if "embed" in route:
-        return "embeddings"
-    if "enerateContent" in route:
-        return "generate_content"
-    return "text_completion" if route.endswith(("/v1/completions", "/api/generate")) else "chat"
-
-
-def shared_attributes(record: CallRecord) -> dict[str, Any]:
-    """Of a span and of a metric alike; few different values each."""
-    provider = record.provider or (record.target or "").partition(":")[0] or "unknown"
-    attributes: dict[str, Any] = {
-        "gen_ai.operation.name": operation(record),
-        "gen_ai.provider.name": PROVIDERS.get(provider, provider),
-        "gen_ai.request.model": record.model_requested or None,
-        "gen_ai.response.model": record.model,
-        "error.type": record.error_type,
-    }
-    return {name: value for name, value in attributes.items() if value is not None}
-
-
-def span_attributes(record: CallRecord) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        "gen_ai.request.stream": record.stream,
-        "gen_ai.response.finish_reasons": (record.finish_reason,) if record.finish_reason is not None else None,
-        "gen_ai.response.time_to_first_chunk": _seconds(record.ttft_ms),
-        "gen_ai.usage.input_tokens": record.prompt_tokens,
-        "gen_ai.usage.output_tokens": record.completion_tokens,
-        "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
-        "gen_ai.usage.reasoning.output_tokens": record.reasoning_tokens,
-        "http.response.status_code": record.http_status,
-        "penstock.request_id": record.request_id,
-        "penstock.outcome": record.outcome,
-        "penstock.target": record.target,
-        "penstock.attempts": record.attempts,
-        "penstock.synthetic": record.synthetic,
-        "penstock.key_name": record.key_name,
-        "penstock.cost": record.cost,
-    }
-    return shared_attributes(record) | {name: value for name, value in attributes.items() if value is not None}
-
-
-def _seconds(ms: float | None) -> float | None:
-    return None if ms is None else ms / 1000
+#: between attempts at a collector that takes nothing, doubled up to the last
+FIRST_WAIT_S, LAST_WAIT_S = 1.0, 30.0
 
 
 class OpenTelemetryExporter:
     """`endpoint` is the collector's: `http://127.0.0.1:4318` (http) or `http://127.0.0.1:4317` (grpc).
 
     Headers and certificates are OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_HEADERS` and so on; so is the name
-    of the service, `penstock` where `OTEL_SERVICE_NAME` says nothing.
+    of the service, `penstock` where `OTEL_SERVICE_NAME` says nothing. Times are in
+    seconds.
     """
 
     name = "opentelemetry"
     gather_s = 1.0
 
     def __init__(
-        self, endpoint: str, *, protocol: Protocol = "http", names: Names = "known", version: str = ""
+        self,
+        endpoint: str,
+        *,
+        protocol: Protocol = "http",
+        names: Names = "known",
+        version: str = "",
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         if not endpoint.startswith(("http://", "https://")):
             raise ConfigError(f"`{endpoint}` is no URL of a collector.", fix="Write http://host:4318.")
         self._endpoint = endpoint.rstrip("/")
         self._protocol = protocol
-        self._names = names
         self._version = version
+        self._beside = Beside()
+        self._now = now
+        self._sums = Sums(names)
         self._sdk: _Sdk | None = None
+        self._wait_s = FIRST_WAIT_S
+        self._not_before = self._metrics_at = now()
+        self._error: str | None = None
         check_installed()
 
     def context(self) -> Mapping[str, str]:
@@ -132,17 +79,63 @@ class OpenTelemetryExporter:
         TraceContextTextMapPropagator().inject(found)
         return found
 
+    # --- in the streams' thread ---------------------------------------------------------------------------------------
+
+    def ended(self, tally: Tally) -> None:
+        trace = tally.call.trace
+        if trace is None:
+            return
+        gaps = tally.gaps if len(tally.gaps) else None
+        content = tally.content() if isinstance(tally, ContentTally) and trace.is_sampled else {}
+        if gaps is not None or content:
+            self._beside.put(trace.span_id, Belongings(gaps, content))
+
+    # --- what the bus calls -------------------------------------------------------------------------------------------
+
     def export(self, records: list[CallRecord]) -> None:
-        sdk = self._sdk = self._sdk or _Sdk(self._endpoint, self._protocol, self._names, self._version)
-        for record in records:
-            sdk.measure(record)
-        spans = [sdk.span(record) for record in records if record.trace_id is not None and record.sampled]
-        if spans and not sdk.send(spans):
-            raise ExportFailed(f"The collector at {self._endpoint} took no spans.", fix="See that it runs.")
+        sdk = self._opened()
+        taken = [(record, self._beside.take(record.span_id)) for record in records]
+        for record, more in taken:
+            self._sums.add(record, more.gaps)
+        sampled = [(record, more) for record, more in taken if record.trace_id is not None and record.sampled]
+        if not sampled:
+            return
+        if self._now() < self._not_before:
+            raise ExportFailed(self._taken_no("spans"), fix="See that it runs.")
+        if not sdk.send([sdk.span(record, more.content) for record, more in sampled]):
+            self._not_before = self._now() + self._wait_s
+            self._wait_s = min(self._wait_s * 2, LAST_WAIT_S)
+            raise ExportFailed(self._taken_no("spans"), fix="See that it runs.")
+        self._wait_s = FIRST_WAIT_S
+
+    def resume(self) -> float | None:
+        """Send the metrics, when it is time. In how many seconds to call again."""
+        if self._sdk is None:
+            self._opened()  # it takes half a second to load: before the first record, not beside it
+            self._metrics_at = self._now() + METRICS_EVERY_S
+        if self._now() >= self._metrics_at:
+            self._metrics_at = self._now() + METRICS_EVERY_S
+            self._send_metrics(self._opened())
+        return self._metrics_at - self._now()
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(error=self._error)
 
     def close(self) -> None:
         if self._sdk is not None:
+            self._send_metrics(self._sdk)
             self._sdk.close()
+
+    def _send_metrics(self, sdk: _Sdk) -> None:
+        self._error = None if sdk.measured(list(self._sums.metrics())) else self._taken_no("metrics")
+
+    def _taken_no(self, what: str) -> str:
+        return f"The collector at {self._endpoint} took no {what}."
+
+    def _opened(self) -> _Sdk:
+        self._sdk = self._sdk or _Sdk(self._endpoint, self._protocol, self._version)
+        return self._sdk
 
 
 def check_installed() -> None:
@@ -159,9 +152,7 @@ def check_installed() -> None:
 class _Sdk:
     """What of the SDK is used, made in the exporter's own thread."""
 
-    def __init__(self, endpoint: str, protocol: Protocol, names: Names, version: str) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    def __init__(self, endpoint: str, protocol: Protocol, version: str) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -171,26 +162,29 @@ class _Sdk:
         if str(self._resource.attributes["service.name"]).startswith("unknown_service"):
             self._resource = self._resource.merge(Resource({"service.name": "penstock"}))
         self._scope = InstrumentationScope("penstock", version)
-        self._spans, metrics = _exporters(endpoint, protocol)
-        reader = PeriodicExportingMetricReader(
-            metrics, export_interval_millis=METRICS_EVERY_S * 1000, export_timeout_millis=TIMEOUT_S * 1000
-        )
-        self._provider = MeterProvider([reader], resource=self._resource)
-        self._instruments = _Instruments(self._provider.get_meter("penstock", version), names)
-
-    def measure(self, record: CallRecord) -> None:
-        self._instruments.add(record)
+        self._spans, self._metrics = _exporters(endpoint, protocol)
+        self._began_ns = time.time_ns()
 
     def send(self, spans: list[ReadableSpan]) -> bool:
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         return bool(self._spans.export(spans) is SpanExportResult.SUCCESS)
 
+    def measured(self, metrics: list[Metric]) -> bool:
+        from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, ResourceMetrics, ScopeMetrics
+
+        if not metrics:
+            return True
+        now_ns = time.time_ns()
+        of_scope = ScopeMetrics(self._scope, [_metric(metric, self._began_ns, now_ns) for metric in metrics], "")
+        data = MetricsData([ResourceMetrics(self._resource, [of_scope], "")])
+        return bool(self._metrics.export(data, timeout_millis=TIMEOUT_S * 1000) is MetricExportResult.SUCCESS)
+
     def close(self) -> None:
-        self._provider.shutdown(timeout_millis=TIMEOUT_S * 1000)
+        self._metrics.shutdown(timeout_millis=TIMEOUT_S * 1000)
         self._spans.shutdown()
 
-    def span(self, record: CallRecord) -> ReadableSpan:
+    def span(self, record: CallRecord, content: Mapping[str, str]) -> ReadableSpan:
         from opentelemetry.sdk.trace import Event, ReadableSpan
         from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -201,7 +195,7 @@ class _Sdk:
         has_failed = record.outcome not in ("complete", "cancelled")
         attempts = [{k: v for k, v in _attempt(attempt).items() if v is not None} for attempt in record.attempted]
         return ReadableSpan(
-            f"{operation(record)} {record.model_requested or record.model or ''}".rstrip(),
+            f"{operation(record.route)} {record.model_requested or record.model or ''}".rstrip(),
             context=SpanContext(trace_id, int(record.span_id, 16), is_remote=False, trace_flags=flags),
             parent=(
                 SpanContext(trace_id, int(record.parent_span_id, 16), is_remote=True, trace_flags=flags)
@@ -211,7 +205,7 @@ class _Sdk:
             resource=self._resource,
             instrumentation_scope=self._scope,
             kind=SpanKind.CLIENT,
-            attributes=span_attributes(record),
+            attributes={**span_attributes(record), **content},
             events=[Event("penstock.attempt", attributes, began_ns) for attributes in attempts],
             status=Status(StatusCode.ERROR, record.error_type) if has_failed else Status(StatusCode.UNSET),
             start_time=began_ns,
@@ -223,6 +217,30 @@ def _attempt(attempt: Any) -> Mapping[str, Any]:
     import msgspec
 
     return {f"penstock.attempt.{name}": value for name, value in msgspec.structs.asdict(attempt).items()}
+
+
+def _metric(metric: Metric, began_ns: int, now_ns: int) -> Any:
+    from opentelemetry.sdk.metrics import export as sdk
+
+    def numbers() -> Iterable[sdk.NumberDataPoint]:
+        for attributes, value in metric.points:
+            if isinstance(value, int):
+                yield sdk.NumberDataPoint(attributes, began_ns, now_ns, value)
+
+    def distributions() -> Iterable[sdk.HistogramDataPoint]:
+        for attributes, it in metric.points:
+            if isinstance(it, Distribution):
+                yield sdk.HistogramDataPoint(
+                    attributes, began_ns, now_ns, it.count, it.total, it.counts, it.bounds, it.smallest, it.largest
+                )
+
+    cumulative = sdk.AggregationTemporality.CUMULATIVE
+    data: sdk.Sum | sdk.Histogram = (
+        sdk.Sum(list(numbers()), cumulative, is_monotonic=True)
+        if isinstance(metric.points[0][1], int)
+        else sdk.Histogram(list(distributions()), cumulative)
+    )
+    return sdk.Metric(metric.name, "", metric.unit, data)
 
 
 def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any]:
@@ -243,51 +261,3 @@ def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any]:
         GrpcSpans(endpoint=endpoint, insecure=is_plain, timeout=TIMEOUT_S),
         GrpcMetrics(endpoint=endpoint, insecure=is_plain, timeout=TIMEOUT_S),
     )
-
-
-class _Instruments:
-    """The histograms and counters of one set of names, or of both."""
-
-    def __init__(self, meter: Meter, names: Names) -> None:
-        self._known = names in ("known", "both")
-        self._new = names in ("new", "both")
-        self._durations: list[Histogram] = []
-        self._firsts: list[Histogram] = []
-        for prefix, wanted in (("operation", self._known), ("inference", self._new)):
-            if wanted:
-                self._durations.append(_histogram(meter, f"gen_ai.client.{prefix}.duration", "s", SECONDS))
-                self._firsts.append(_histogram(meter, f"gen_ai.client.{prefix}.time_to_first_chunk", "s", SECONDS))
-        if self._known:
-            self._tokens = _histogram(meter, "gen_ai.client.token.usage", "{token}", TOKENS)
-        if self._new:
-            usage = "gen_ai.client.inference.usage"
-            self._counters = {
-                field: meter.create_counter(f"{usage}.{name}", "{token}")
-                for field, name in {
-                    "prompt_tokens": "input_tokens",
-                    "completion_tokens": "output_tokens",
-                    "cached_tokens": "cache_read.input_tokens",
-                    "reasoning_tokens": "reasoning.output_tokens",
-                }.items()
-            }
-
-    def add(self, record: CallRecord) -> None:
-        attributes = shared_attributes(record)
-        if record.duration_ms is not None:
-            for histogram in self._durations:
-                histogram.record(record.duration_ms / 1000, attributes)
-        if record.stream and record.ttft_ms is not None:
-            for histogram in self._firsts:
-                histogram.record(record.ttft_ms / 1000, attributes)
-        if self._known:
-            for kind, tokens in (("input", record.prompt_tokens), ("output", record.completion_tokens)):
-                if tokens is not None:
-                    self._tokens.record(tokens, {**attributes, "gen_ai.token.type": kind})
-        if self._new:
-            for field, counter in self._counters.items():
-                if (tokens := getattr(record, field)) is not None:
-                    counter.add(tokens, {**attributes, "gen_ai.token.modality": "unknown"})
-
-
-def _histogram(meter: Meter, name: str, unit: str, buckets: tuple[float, ...]) -> Histogram:
-    return meter.create_histogram(name, unit, explicit_bucket_boundaries_advisory=buckets)
