@@ -12,7 +12,7 @@ import penstock
 from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.opentelemetry import OpenTelemetryExporter
 from penstock.telemetry.exporters.sqlite import SqliteExporter
-from penstock.testing import Reply, Upstream
+from penstock.testing import Pace, Reply, Upstream
 from tests.client.simulated import MODEL, TEXT, client_of
 from tests.telemetry.collector import Collector, attributes, over_http
 
@@ -171,3 +171,12 @@ def test_c6_embeddings_that_fail_have_one_end(upstream: Upstream) -> None:
         client.embed(MODEL, "a", base_url=f"{upstream.root}/nowhere", dialect="cohere")
     (end,) = ends
     assert (end.error, end.record.outcome, end.record.attempted[0].status) == (caught.value, "upstream_error", 404)
+
+
+def test_the_time_of_each_chunk_is_counted(collected: Collector, exporter: OpenTelemetryExporter) -> None:
+    with Upstream(Reply(text=("a", "b", "c"), pace=Pace(fixed=0.05))) as upstream:
+        with client_of(upstream, telemetry=exporter) as client, client.stream(MODEL, "Hi") as stream:
+            assert stream.response.text == "abc"
+    (chunks,) = collected.numbers["gen_ai.client.operation.time_per_output_chunk"]
+    assert chunks.count in (1, 2)  # a busy machine may read two at once
+    assert chunks.sum >= 0.04

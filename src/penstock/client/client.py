@@ -100,6 +100,7 @@ class Client:
             hooks=hooks,
             price=price,
             publish=self._records.publish if self._records is not None else None,
+            ended=self._records.ended if self._records is not None else None,
             in_flight=InFlight(),
         )
 

@@ -33,6 +33,7 @@ class Records:
             # A program that never closes its client still finds its records where it wanted them.
             self._closing = weakref.finalize(self, self._bus.close)
         self.publish = self._bus.publish
+        self.ended = self._bus.ended
         #: who wants the calls to be traced
         self.tracing = self._bus.tracing
 

@@ -48,6 +48,8 @@ class Observers(Struct, frozen=True):
     hooks: Hooks | None = None
     price: Callable[[Target, str], Price | None] | None = None
     publish: Callable[[CallRecord], None] | None = None
+    #: told of each call's end, before its record
+    ended: Callable[[Tally], None] | None = None
     in_flight: InFlight | None = None
 
 
@@ -119,7 +121,9 @@ class Session:
         # Made here and not kept: it holds this session, and no call may leave a cycle behind.
         inner, self._handler = self._handler, None
         assert inner is not None, "a call is begun once"
-        handler = recorded(self._note, price=watch.price, in_flight=watch.in_flight, begun=self._follow)(inner)
+        handler = recorded(
+            self._note, price=watch.price, in_flight=watch.in_flight, begun=self._follow, ended=watch.ended
+        )(inner)
         opener = self._opener = asyncio.current_task()
         assert opener is not None
         cancelling = opener.cancelling()
