@@ -174,9 +174,13 @@ def test_c6_embeddings_that_fail_have_one_end(upstream: Upstream) -> None:
 
 
 def test_the_time_of_each_chunk_is_counted(collected: Collector, exporter: OpenTelemetryExporter) -> None:
-    with Upstream(Reply(text=("a", "b", "c"), pace=Pace(fixed=0.05))) as upstream:
-        with client_of(upstream, telemetry=exporter) as client, client.stream(MODEL, "Hi") as stream:
-            assert stream.response.text == "abc"
+    reply = Reply(text=("a", "b", "c"), pace=Pace(fixed=0.05))
+    with (
+        Upstream(reply) as upstream,
+        client_of(upstream, telemetry=exporter) as client,
+        client.stream(MODEL, "Hi") as stream,
+    ):
+        assert stream.response.text == "abc"
     (chunks,) = collected.numbers["gen_ai.client.operation.time_per_output_chunk"]
     assert chunks.count in (1, 2)  # a busy machine may read two at once
     assert chunks.sum >= 0.04
