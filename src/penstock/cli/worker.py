@@ -71,6 +71,7 @@ def worker(
     from penstock.serving.server import address_of, bind, run
     from penstock.telemetry.bus import Bus
     from penstock.telemetry.exporters.log import LogExporter
+    from penstock.telemetry.exporters.prometheus import PrometheusExporter
     from penstock.transport.http1 import Http1Transport
     from penstock.worker.app import worker as application
     from penstock.worker.gguf import find_model
@@ -101,7 +102,9 @@ def worker(
         threads=threads,
         embedding=embedding,
     )
-    bus = Bus([LogExporter(sys.stdout, format=log, color=sys.stdout.isatty())] if log != "off" else [])  # type: ignore[arg-type]
+    metrics = PrometheusExporter()
+    lines = [] if log == "off" else [LogExporter(sys.stdout, format=log, color=sys.stdout.isatty())]  # type: ignore[arg-type]
+    bus = Bus([*lines, metrics])
     bound = bind(host, port)
     app = application(
         engine,
@@ -110,6 +113,7 @@ def worker(
         door=Door(token, is_configured=False),
         queue=queue,
         refuses=while_loading == "refuse",
+        metrics=metrics,
         watch=_progress_bar() if sys.stderr.isatty() else None,
     )
     run(

@@ -9,7 +9,7 @@ sees what it may ask for.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import msgspec
@@ -19,6 +19,7 @@ from penstock.dialects import client_dialect
 from penstock.policy.client_key import with_clients_key
 from penstock.policy.models import ask_models
 from penstock.serving.asgi import KEY, ClientHeaders, header, refuse, request_id_of, respond
+from penstock.serving.model_lists import LISTED, WRITERS, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ ASK_S = 5.0
 
 def models_route(routes: Routes, transport: Transport, config: Config, dialect: str = "openai-chat") -> Route:
     """All names, in the shape of the dialect. Below the path, the one that the rest of the path names."""
-    write = _WRITERS.get(dialect, _written)
+    write = WRITERS.get(dialect, written)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
@@ -56,7 +57,7 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
             return
         if asked:
             found = write({asked: owners[asked]})
-            await respond(send, 200, msgspec.json.encode(next(iter(found[_LISTED.get(dialect, "data")]))))
+            await respond(send, 200, msgspec.json.encode(next(iter(found[LISTED.get(dialect, "data")]))))
         else:
             await respond(send, 200, msgspec.json.encode(write(owners)))
 
@@ -82,45 +83,3 @@ async def _ask(target: Target, transport: Transport, config: Config) -> list[str
         return [model.id for model in await ask_models(target, transport, path=path, timeout_s=ASK_S)]
     except PenstockError:
         return None
-
-
-def _written(owners: dict[str, str]) -> dict[str, Any]:
-    """Three shapes in one: each SDK reads its own members and skips the others'."""
-    data: list[dict[str, Any]] = [{**_entry(name, owner), **_resource(name)} for name, owner in owners.items()]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, "has_more": False, **ends, **_resources(owners)}
-
-
-def _entry(name: str, owner: str) -> dict[str, Any]:
-    """OpenAI's and Anthropic's."""
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": owner,
-        "type": "model",
-        "display_name": name,
-        "created_at": "1970-01-01T00:00:00Z",
-    }
-
-
-def _resource(name: str) -> dict[str, Any]:
-    """Gemini's."""
-    methods = ["generateContent", "streamGenerateContent"]
-    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
-
-
-def _resources(owners: dict[str, str]) -> dict[str, Any]:
-    return {"models": [_resource(name) for name in owners]}
-
-
-def _tags(owners: dict[str, str]) -> dict[str, Any]:
-    """Ollama's. What a file would have (a size, a digest) is empty: there is none here."""
-    words = ("parent_model", "format", "family", "parameter_size", "quantization_level")
-    details = {**dict.fromkeys(words, ""), "families": []}
-    about = {"modified_at": "1970-01-01T00:00:00Z", "size": 0, "digest": "", "details": details}
-    return {"models": [{"name": name, "model": name, **about} for name in owners]}
-
-
-_WRITERS = {"ollama": _tags, "gemini": _resources}
-_LISTED = {"ollama": "models", "gemini": "models"}

@@ -101,3 +101,14 @@ def loading_route(loading: Loading, heartbeat_s: float | None) -> Route:
             leaving.cancel()
 
     return route
+
+
+async def version_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """What Ollama's clients ask before anything else."""
+    await respond(send, 200, msgspec.json.encode({"version": version("penstock")}))
+
+
+async def present(scope: Scope, receive: Receive, send: Send) -> None:
+    """Claude Code asks `HEAD /` before anything else."""
+    body = b"" if scope["method"] == "HEAD" else b"Penstock worker. The API is under /v1.\n"
+    await respond(send, 200, body, content_type=b"text/plain")

@@ -9,37 +9,38 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from penstock.canon.errors import ConnectError
-from penstock.canon.wire import HttpRequest
-from penstock.dialects import client_dialect
+from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 from penstock.dialects.anthropic_messages import count
+from penstock.policy.embed import embeddings
 from penstock.policy.limits import Limits, Quota, Rules
 from penstock.policy.upstream import in_dialect, upstream
-from penstock.serving.asgi import App, refuse, request_id_of, respond
-from penstock.serving.context import ContextWindows, fetch_json
-from penstock.serving.paths import dialect_of_path
+from penstock.serving.asgi import App
+from penstock.serving.context import ContextWindows
+from penstock.serving.embed_route import embed_route
+from penstock.serving.paths import by_alt, by_version, dialect_of_path
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
-from penstock.telemetry.recorder import recorded
-from penstock.worker.about import health_route, info_route, loading_route, ready_route
+from penstock.telemetry.recorder import InFlight, recorded
+from penstock.worker.about import health_route, info_route, loading_route, present, ready_route, version_route
 from penstock.worker.crash import EngineTransport
+from penstock.worker.engine_routes import engine_route, metrics_route, models_route, no_embeddings
 from penstock.worker.job_routes import job_routes
 from penstock.worker.jobs import Jobs
 from penstock.worker.loading import Loading
 from penstock.worker.narration import acquired
+from penstock.worker.requests import asks, completing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.canon.errors import PenstockError
+    from penstock.canon.embedding import EmbedRequest
     from penstock.dialects.base import Dialect
-    from penstock.serving.asgi import Receive, Route, Scope, Send
+    from penstock.serving.asgi import Route
     from penstock.serving.door import Door
     from penstock.streams.handler import Handler
     from penstock.telemetry.bus import Bus
+    from penstock.telemetry.exporters.prometheus import PrometheusExporter
     from penstock.transport.base import Transport
     from penstock.worker.engine import Engine
 
@@ -60,49 +61,38 @@ def worker(
     queue: int = QUEUE,
     refuses: bool = False,
     watch: Callable[[Loading], None] | None = None,
+    metrics: PrometheusExporter | None = None,
 ) -> App:
     """The ASGI application. It owns `transport` and `bus` from its startup to its shutdown.
 
     `refuses`: calls that come while the model loads are told to come back, and do not wait. `watch` is told each time
-    that the engine's state has changed.
+    that the engine's state has changed. `metrics` is one of the bus's exporters, whose numbers `/metrics` shows.
     """
     loading = Loading(engine, lambda error: app.fail(error), refuses=refuses, watch=watch)
     transport = EngineTransport(transport, lambda: loading.life)
     windows = ContextWindows(transport)
     slots = Limits(Rules(Quota(concurrency=engine.slots), queue, queue_wait_s=None), whole="The engine")
-    recorder = recorded(bus.publish, context_window=windows.get)
-    handler = compose(upstream(transport, TIMEOUTS), recorder, slots.admitted, acquired, loading.layer)
-    jobs = Jobs(handler)
+    in_flight = InFlight()
+    recorder = recorded(bus.publish, context_window=windows.get, in_flight=in_flight)
+    before = (recorder, slots.admitted, acquired)
+    leaf = upstream(transport, TIMEOUTS, asks)
+    handler = compose(leaf, *before, loading.layer)
+    completions = compose(leaf, *before, loading.layer, completing)
     # Counting takes no slot of the engine's.
     counting = compose(upstream(transport, TIMEOUTS, in_dialect(count.counter)), recorder, loading.layer)
+    jobs = Jobs(handler)
 
     def chat(dialect: str | Dialect, asked: Handler = handler) -> Route:
         spoken = client_dialect(dialect) if isinstance(dialect, str) else dialect
         return chat_route(spoken, asked, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
 
-    async def models(scope: Scope, receive: Receive, send: Send) -> None:
-        entry = {"id": engine.model, "object": "model", "created": 0, "owned_by": "penstock"}
-        await respond(send, 200, msgspec.json.encode({"object": "list", "data": [entry]}))
+    def embed(name: str, *, older: bool = False) -> Route:
+        if not engine.embeds:
+            return no_embeddings
+        return embed_route(name, embedding, max_body_bytes=MAX_BODY_BYTES, older=older)
 
-    async def props(scope: Scope, receive: Receive, send: Send) -> None:
-        """The engine's own, as it tells them: gateways read the context size here."""
-        error: PenstockError
-        if loading.target is None:
-            await refuse(send, loading.refusal(), client_dialect("openai-chat"), request_id_of(scope))
-            return
-        base, key = loading.target.url.removesuffix("/v1"), loading.target.key
-        assert key is not None
-        request = HttpRequest("GET", f"{base}/props", (("authorization", f"Bearer {key.reveal()}"),))
-        found = await fetch_json(transport, request)
-        if found is None:
-            error = ConnectError("The engine does not tell its properties.")
-            await refuse(send, error, client_dialect("openai-chat"), request_id_of(scope))
-            return
-        await respond(send, 200, msgspec.json.encode(found))
-
-    async def present(scope: Scope, receive: Receive, send: Send) -> None:
-        body = b"" if scope["method"] == "HEAD" else b"Penstock worker. The API is under /v1.\n"
-        await respond(send, 200, body, content_type=b"text/plain")
+    def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
+        return compose(embeddings(transport, TIMEOUTS, request, client, older=older), *before, loading.layer)
 
     async def startup() -> None:
         bus.start()
@@ -115,21 +105,45 @@ def worker(
         await transport.aclose()
         await asyncio.to_thread(bus.close)
 
+    messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
+    generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
+    own = engine_route(loading, transport, max_body_bytes=MAX_BODY_BYTES)
+    routes: dict[tuple[str, str], Route] = {
+        ("POST", "/v1/chat/completions"): chat("openai-chat"),
+        ("POST", "/v1/completions"): chat("openai-completions", completions),
+        ("POST", "/v1/responses"): chat("openai-responses"),
+        ("POST", "/v1/messages"): messages,
+        ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
+        ("POST", "/v1beta/models/"): generate_content,
+        ("POST", "/v1/models/"): generate_content,
+        ("POST", "/api/chat"): chat(ollama.DIALECT),
+        ("POST", "/api/generate"): chat(ollama.GENERATE),
+        ("POST", "/v1/embeddings"): embed("openai-chat"),
+        ("POST", "/api/embed"): embed("ollama"),
+        ("POST", "/api/embeddings"): embed("ollama", older=True),
+        **job_routes(engine.model, jobs, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
+        ("GET", "/v1/models"): models_route(engine.model),
+        ("GET", "/v1/models/"): models_route(engine.model),
+        ("GET", "/v1beta/models"): models_route(engine.model, "gemini"),
+        ("GET", "/v1beta/models/"): models_route(engine.model, "gemini"),
+        ("GET", "/api/tags"): models_route(engine.model, "ollama"),
+        ("GET", "/api/version"): version_route,
+        ("GET", "/props"): own,
+        ("GET", "/slots"): own,
+        ("POST", "/tokenize"): own,
+        ("POST", "/detokenize"): own,
+        ("POST", "/apply-template"): own,
+        ("GET", "/health"): health_route(loading),
+        ("GET", "/ready"): ready_route(loading),
+        ("GET", "/v1/loading"): loading_route(loading, heartbeat_s),
+        ("GET", "/v1/info"): info_route(loading),
+        ("HEAD", "/"): present,
+        ("GET", "/"): present,
+    }
+    if metrics is not None:
+        routes["GET", "/metrics"] = metrics_route(metrics, in_flight, bus, loading, transport)
     app = App(
-        {
-            ("POST", "/v1/chat/completions"): chat("openai-chat"),
-            ("POST", "/v1/messages"): chat("anthropic-messages"),
-            ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
-            **job_routes(engine.model, jobs, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
-            ("GET", "/v1/models"): models,
-            ("GET", "/props"): props,
-            ("GET", "/health"): health_route(loading),
-            ("GET", "/ready"): ready_route(loading),
-            ("GET", "/v1/loading"): loading_route(loading, heartbeat_s),
-            ("GET", "/v1/info"): info_route(loading),
-            ("HEAD", "/"): present,
-            ("GET", "/"): present,
-        },
+        routes,
         dialect_of=dialect_of_path,
         door=door,
         startup=startup,

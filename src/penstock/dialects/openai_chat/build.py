@@ -92,9 +92,9 @@ def _add_tools(request: ChatRequest, profile: Profile, body: dict[str, Any], dro
     if not request.tools:
         return
     choice = request.tool_choice
+    if choice is not None and choice.mode == "none" and not (profile.tool_choice and profile.hides_tools):
+        return  # tools that may not be called need not be told
     if not profile.tool_choice and choice is not None and choice.mode != "auto":
-        if choice.mode == "none":
-            return  # tools that may not be called need not be told
         raise Unsupported(
             "This server cannot be made to call a tool.",
             param="tool_choice",

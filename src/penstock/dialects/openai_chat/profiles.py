@@ -28,6 +28,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     required: Literal["required", "any"] = "required"
     #: takes a `tool_choice` at all
     tool_choice: bool = True
+    #: a `tool_choice` of `none` is enough; otherwise its template shows the tools all the same
+    hides_tools: bool = True
     #: takes a JSON schema for the answer; otherwise it is asked for JSON, and told the schema
     schema: bool = True
     #: how thinking is asked for; None: it cannot be
@@ -91,7 +93,7 @@ PROFILES: dict[str, Profile] = {
     "scx": Profile(max_temperature=1.99),
     "publicai": Profile(flat_content=True),
     "sarvam": Profile(),
-    "llamacpp": Profile(thoughts="reasoning_content"),
+    "llamacpp": Profile(thoughts="reasoning_content", hides_tools=False),  # seen 2026-11
     "vllm": Profile(thoughts="reasoning", think="tagged"),
     "sglang": Profile(reasoning="template", thoughts="reasoning_content", think="tagged"),
     "lmstudio": _LOCAL,
