@@ -197,6 +197,8 @@ WHOLE = '[mine]\nname = "Mine"\nurl = "https://a.example"\n'
         ),
         (WHOLE + "capabilities = { stram = true }\n", "mine.capabilities.stram: there is no such field. Did you"),
         (WHOLE + 'dialect = "openai"\n', "mine.dialect: there is no dialect `openai`. Did you mean `openai-chat`?"),
+        (WHOLE + '[mine.models]\nm = { dialect = "gemni" }\n', "mine.models.m.dialect: there is no dialect `gemni`."),
+        (WHOLE + "[mine.models]\nm = { image = true }\n", "mine.models.m.image: there is no such field. Did you mean"),
         (WHOLE + "auth = 5\n", "mine.auth: Expected `str | null`, got `int`."),
         (WHOLE + 'auth = "x key"\n', "mine.auth: `x key` is no header's name."),
         (WHOLE + 'auth = "sigv4"\n', "mine.auth: only the dialect bedrock signs."),

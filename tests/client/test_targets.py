@@ -282,3 +282,19 @@ capabilities = {{ images = true, tools = false }}
 def test_models_that_are_known_to_look_at_no_images(spec: str) -> None:
     with pytest.raises(penstock.Unsupported, match="looks at no images"):
         penstock.generate(spec, penstock.Message.of("user", IMAGE), key="k")
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect"),
+    [
+        ("gpt-5.6", "openai-chat"),
+        ("o3-pro", "openai-responses"),
+        ("gpt-5-pro-2025-10-06", "openai-responses"),
+        ("gpt-5.3-codex", "openai-responses"),
+        ("o4-mini-deep-research", "openai-responses"),
+    ],
+)
+def test_a_model_that_is_behind_another_endpoint_is_asked_there(model: str, dialect: str) -> None:
+    assert found(f"openai:{model}", key="k").dialect == dialect
+    assert found(f"openai:{model}", key="k", dialect="openai-chat").dialect == "openai-chat"  # what is said wins
+    assert found(f"openai:{model}", base_url="http://127.0.0.1:1/v1").dialect == "openai-chat"  # another server

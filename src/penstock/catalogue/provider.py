@@ -65,8 +65,11 @@ class Capabilities(Struct, frozen=True, forbid_unknown_fields=True):
     prefill: bool | None = None
 
 
-class ModelCapabilities(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of one model, or of those that a pattern fits. None: as of its provider."""
+
+    #: what it is asked in
+    dialect: str | None = None
 
     #: calls tools
     tools: bool | None = None
@@ -78,7 +81,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     """`url` may hold `{placeholders}`, each with its variable; `key_env` are the variables that may hold the key.
 
     `auth` is where the key goes: None the dialect's own place, `bearer`, a header's name, `none` where there is no key,
-    `sigv4` where AWS's credentials sign instead. `models` and `cost` map a model or a pattern to what it is able to do,
+    `sigv4` where AWS's credentials sign instead. `models` and `cost` map a model or a pattern to what is known of it,
     and to its price.
     """
 
@@ -94,7 +97,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     docs: str | None = None
     models_path: str | None = None
     capabilities: Capabilities = Capabilities()
-    models: dict[str, ModelCapabilities] = {}
+    models: dict[str, ModelEntry] = {}
     cost: dict[str, Price] = {}
     #: texts in one request for embeddings, at most
     embed_batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -141,11 +144,12 @@ def provider(id_: str, fields: Any, where: str) -> Provider:
         raise ConfigError(
             f"In {where}, {'.'.join(filter(None, (id_, path.rstrip('`'))))}: {message.rstrip('.')}."
         ) from error
-    if found.dialect not in DIALECT_NAMES:
-        raise ConfigError(
-            f"In {where}, {id_}.dialect: there is no dialect `{found.dialect}`.",
-            fix=nearest(found.dialect, DIALECT_NAMES),
-        )
+    spoken = {"dialect": found.dialect} | {f"models.{name}.dialect": it.dialect for name, it in found.models.items()}
+    for path, dialect in spoken.items():
+        if dialect is not None and dialect not in DIALECT_NAMES:
+            raise ConfigError(
+                f"In {where}, {id_}.{path}: there is no dialect `{dialect}`.", fix=nearest(dialect, DIALECT_NAMES)
+            )
     check_url(found.url, found.placeholders, f"{where}, {id_}")
     check_auth(found.auth, found.dialect, f"{where}, {id_}")
     return found

@@ -109,7 +109,17 @@ def find_target(
             raise _no_provider(name, known(environ))
         # Another server that says it as the provider does: its dialect and its kind, at the upstream's URL.
         target = replace(target, dialect=check_dialect(dialect or entry.dialect), profile=entry.profile)
+    if dialect is None and via is None:
+        target = _as_the_model_speaks(target, model, known(environ).get(name))
     return replace(target, model=model)
+
+
+def _as_the_model_speaks(target: Target, model: str, entry: Provider | None) -> Target:
+    """Some models of a provider are behind another endpoint than the rest."""
+    if entry is None or not entry.is_at(target.url):
+        return target
+    said = of_model(model, entry.models)
+    return replace(target, dialect=said.dialect) if said is not None and said.dialect is not None else target
 
 
 def _split_upstream(model: str, upstreams: Mapping[str, str | Target]) -> tuple[str, str | None]:

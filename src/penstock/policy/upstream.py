@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MAX_ERROR_BODY_BYTES = 64 * 1024
 
 
+#: Whose streams are arrays, where a server passes over that events were asked for; no document of theirs is one.
+_IN_ARRAYS = frozenset({"gemini"})
+
 #: The dialect to ask a target in. Raises `Unsupported` where there is none.
 Speaks = Callable[["Target"], "UpstreamDialect"]
 
@@ -198,11 +201,12 @@ def _note_dropped(call: Call, dialect: Reader, request: HttpRequest) -> None:
 
 def _chooser(response: HttpResponse, dialect: Reader, target: Target, max_frame_bytes: int) -> Chooser:
     def choose(first: bytes, is_all: bool) -> tuple[Framing, Decoder] | None:
+        is_array = dialect.name in _IN_ARRAYS and first.lstrip().startswith(b"[")
         framing = choose_framing(
             response.headers.get("content-type"),
             first,
             is_all=is_all,
-            streams_as=dialect.streams_as,
+            streams_as="json-array" if is_array else dialect.streams_as,
             max_frame_bytes=max_frame_bytes,
         )
         if framing is None:
