@@ -265,6 +265,21 @@ def test_an_upstream_that_says_when_is_given_its_time(asked: str, waited: float)
     run()
 
 
+@pytest.mark.parametrize(
+    ("after", "waited"), [("Sun, 06 Nov 1994 08:49:40 GMT", [0, 3]), ("Sun, 06 Nov 1994 08:50:08 GMT", [0])]
+)
+def test_one_that_says_a_date_is_given_until_then_within_the_bound(after: str, waited: list[float]):
+    @on_virtual_time
+    async def run() -> None:
+        refusal = refused(429, retry_after=after, date="Sun, 06 Nov 1994 08:49:37 GMT")
+        network = Network(a=[refusal, HELLO])
+        with contextlib.nullcontext() if waited[1:] else pytest.raises(RateLimited):
+            assert await network.ask() == "Hello"
+        assert [at for at, _ in network.asked] == waited
+
+    run()
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_c11_one_that_asks_for_more_than_the_bound_is_not_asked_again(status: int):
     @on_virtual_time

@@ -223,8 +223,11 @@ def test_what_cannot_be_is_said_at_once(arguments: tuple[str, ...], said: str, t
 
 def test_a_model_file_of_ones_own(tmp_path: Path) -> None:
     shutil.copy(demo_model(), tmp_path / "mine.gguf")
-    with running("worker", "--model", "mine.gguf", "--port", "0", cwd=tmp_path) as started:
+    options = ("--port", "0", "--log", "json", "--debug")
+    with running("worker", "--model", "mine.gguf", *options, cwd=tmp_path) as started:
         assert execute(started, prompt="Hello")[-2]["type"] == "end"
+        record = json.loads(started.wait_for_line("^{"))
+        assert record["why"]["generation_tps"] == "by the server's clock", "--debug says why"
         with urlopen(f"{started.url}/health", timeout=10) as answer:
             assert json.load(answer)["model"] == "mine"
 

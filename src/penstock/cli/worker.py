@@ -60,6 +60,9 @@ def worker(
     host: Annotated[str, typer.Option(help="Listen here; any but 127.0.0.1 needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Listen on this port; 0 takes a free one.")] = 8067,
     log: Annotated[str, typer.Option(help="A line per request: pretty, compact, json or off.")] = "pretty",
+    debug: Annotated[
+        bool, typer.Option("--debug", help="With each line, why each of its figures has its value.")
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -103,8 +106,8 @@ def worker(
         embedding=embedding,
     )
     metrics = PrometheusExporter()
-    lines = [] if log == "off" else [LogExporter(sys.stdout, format=log, color=sys.stdout.isatty())]  # type: ignore[arg-type]
-    bus = Bus([*lines, metrics])
+    lines = LogExporter(sys.stdout, format=log, color=sys.stdout.isatty(), debug=debug)  # type: ignore[arg-type]
+    bus = Bus([*([lines] if log != "off" else []), metrics])
     bound = bind(host, port)
     app = application(
         engine,

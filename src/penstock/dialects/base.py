@@ -209,7 +209,10 @@ def finished_call(id_: str, name: str, raw: str, *, server: bool = False, signat
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the upstream asks us to wait: `retry-after-ms`, or `retry-after` in seconds. A date is not read."""
+    """How long the upstream asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+
+    A date is read by the upstream's own clock, which its answer's `date` shows; without one it says nothing.
+    """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             asked = float(headers[name]) / unit
@@ -217,7 +220,23 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
             continue
         if math.isfinite(asked):
             return max(asked, 0.0)
-    return None
+    until, now = headers.get("retry-after"), headers.get("date")
+    return _between_s(now, until) if until is not None and now is not None else None
+
+
+#: the longest form of a date in HTTP (RFC 9110, 5.6.7) has 33 characters
+_MAX_DATE_CHARS = 40
+
+
+def _between_s(now: str, until: str) -> float | None:
+    if len(now) > _MAX_DATE_CHARS or len(until) > _MAX_DATE_CHARS:
+        return None
+    from email.utils import parsedate_to_datetime  # seldom needed, and slow to load
+
+    try:
+        return max((parsedate_to_datetime(until) - parsedate_to_datetime(now)).total_seconds(), 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def load_json(body: bytes) -> Any:

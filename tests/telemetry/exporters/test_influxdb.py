@@ -168,6 +168,7 @@ AWAY: list[tuple[Answer, float]] = [
     ((500, {}, b'{"error":"engine is closed"}'), 1.0),
     ((429, {"retry-after": "7"}, b""), 7.0),
     ((429, {"retry-after": "9999"}, b""), 600.0),
+    ((503, {"retry-after": "Sun, 06 Nov 1994 08:49:47 GMT", "date": "Sun, 06 Nov 1994 08:49:37 GMT"}, b""), 10.0),
     ((401, {}, b'{"message":"unauthorized access"}'), 1.0),
     ((404, {}, b'{"error":"database not found: \\"llm\\""}'), 1.0),
 ]

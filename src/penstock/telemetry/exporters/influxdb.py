@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode, urlsplit
 
 from penstock.canon.errors import ConfigError
+from penstock.dialects.base import retry_after_s
 from penstock.telemetry.exporters.base import ExportFailed, Kept
 from penstock.telemetry.line_protocol import points, printable
 from penstock.telemetry.spool import Spool, records_of
@@ -197,14 +198,14 @@ class InfluxDBExporter:
         if len(batch) >= GZIP_FROM_BYTES:
             body, headers = gzip.compress(batch, 1), {**headers, "content-encoding": "gzip"}
         try:
-            status, answer, retry_after = self._post(body, headers)
+            status, answer, answered = self._post(body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise _NotNow(f"InfluxDB at {self._place} cannot be reached: {_reason(error)}.") from error
         if status == 413:
             self._send_halves(batch)
         elif status in _LATER or status >= 500:
-            raise _NotNow(f"InfluxDB at {self._place} answered {status}: {_words(answer)}", _seconds(retry_after))
+            raise _NotNow(f"InfluxDB at {self._place} answered {status}: {_words(answer)}", retry_after_s(answered))
         elif not 200 <= status < 300:
             said = f"InfluxDB at {self._place} refused points ({status}): {_words(answer)}"
             refused = _refused_points(answer)
@@ -222,7 +223,7 @@ class InfluxDBExporter:
         self._send(b"".join(lines[:half]))
         self._send(b"".join(lines[half:]))
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str | None]:
+    def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
         is_kept = self._connection is not None
         try:
             return self._exchange(body, headers)
@@ -232,7 +233,7 @@ class InfluxDBExporter:
             self.close()  # the server closed it meanwhile. Points written twice are the same points.
             return self._exchange(body, headers)
 
-    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str | None]:
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
         if self._connection is None:
             self._connection = (
                 http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
@@ -244,7 +245,7 @@ class InfluxDBExporter:
         answer = response.read(MAX_ANSWER_BYTES)
         if response.read(1):
             self.close()  # whatever that was
-        return response.status, answer, response.headers.get("retry-after")
+        return response.status, answer, {name.lower(): value for name, value in response.headers.items()}
 
 
 def _path(version: Version, org: str | None, database: str, precision: Precision) -> str:
@@ -300,10 +301,3 @@ def _refused_points(answer: bytes) -> int | None:
         return None
     data = said.get("data") if isinstance(said, dict) and "partial write" in str(said.get("error")) else None
     return len(data) if isinstance(data, list) else None  # version 3
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return max(0.0, float(retry_after)) if retry_after is not None else None
-    except ValueError:
-        return None
