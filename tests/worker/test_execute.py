@@ -34,7 +34,7 @@ class ScriptedEngine:
 
     model = "m"
     slots = 2
-    embeds = False
+    embeds: int | None = None
 
     def __init__(self, *, fails: bool = False, until: asyncio.Event | None = None) -> None:
         self._fails = fails

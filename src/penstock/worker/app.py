@@ -24,6 +24,7 @@ from penstock.streams.handler import compose
 from penstock.telemetry.recorder import InFlight, recorded
 from penstock.worker.about import health_route, info_route, loading_route, present, ready_route, version_route
 from penstock.worker.crash import EngineTransport
+from penstock.worker.embedded import fitting
 from penstock.worker.engine_routes import engine_route, metrics_route, models_route, no_embeddings
 from penstock.worker.job_routes import job_routes
 from penstock.worker.jobs import Jobs
@@ -87,12 +88,13 @@ def worker(
         return chat_route(spoken, asked, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s)
 
     def embed(name: str, *, older: bool = False) -> Route:
-        if not engine.embeds:
+        if engine.embeds is None:
             return no_embeddings
         return embed_route(name, embedding, max_body_bytes=MAX_BODY_BYTES, older=older)
 
     def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
-        return compose(embeddings(transport, TIMEOUTS, request, client, older=older), *before, loading.layer)
+        asked = embeddings(transport, TIMEOUTS, request, client, older=older)
+        return compose(asked, *before, loading.layer, fitting(request, engine.embeds, loading, transport))
 
     async def startup() -> None:
         bus.start()

@@ -32,14 +32,14 @@ Tell = Callable[[Loaded], None]
 
 class Engine(Protocol):
     """`model` is the name that clients use; `slots` is how many calls run at the same time: further ones wait in line;
-    `embeds`: whether it makes embeddings.
+    `embeds`: how many tokens a text may have to be embedded, None where no embeddings are made.
 
     `load` may be called again after `ended` has returned. All of it belongs to one loop.
     """
 
     model: str
     slots: int
-    embeds: bool
+    embeds: int | None
 
     async def load(self, tell: Tell) -> Target:
         """Load the model and answer on loopback. Raises `ConfigError` in one sentence when it cannot, and

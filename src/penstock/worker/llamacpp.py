@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: run as a file: it needs nothing of ours
 PROGRAM = Path(__file__).with_name("llamacpp_process.py")
+#: of one text, which llama.cpp works on at once, or not at all
+EMBEDDED_TOKENS = 2048
 #: what a child has to end after it was told to
 STOP_S = 2.0
 #: of the child's standard error; the reason of a failure is near its end
@@ -57,7 +59,6 @@ class LlamaCpp:
     ) -> None:
         self.file = read_model(path)
         self.model = model or path.stem
-        self.embeds = embedding
         self._memory_bytes = free_memory()
         self.sizes = sizes(
             self.file,
@@ -68,6 +69,7 @@ class LlamaCpp:
             cores=usable_cores(),
         )
         self.slots = self.sizes.slots
+        self.embeds = min(EMBEDDED_TOKENS, self.sizes.context_tokens) if embedding else None
         self._key = Secret(secrets.token_urlsafe(24))
         self._process: Process | None = None
         self._said = b""
@@ -105,7 +107,7 @@ class LlamaCpp:
             "files": [str(path) for path in self.file.files],
             "model": self.model,
             "key": self._key.reveal(),
-            "embedding": self.embeds,
+            "embeds": self.embeds,
             "pooling": self.file.pooling,
             "memory_bytes": self._memory_bytes,
             "slots": self.sizes.slots,
@@ -202,7 +204,7 @@ class LlamaCpp:
             "context_trained": model.context_tokens,
             "slots": self.sizes.slots,
             "threads": self.sizes.threads,
-            "embedding": self.embeds,
+            "embedding": self.embeds is not None,
         }
 
 

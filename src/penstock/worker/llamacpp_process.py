@@ -77,8 +77,11 @@ def params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     given.ui = False
     given.offline = True
     given.verbosity = 1  # errors: the reason of a load that failed is among them
-    if settings["embedding"]:
+    if settings["embeds"] is not None:
         given.embedding = True
+        given.kv_unified = True  # without it, texts of several lengths in one batch get each other's numbers (2026-11)
+        given.kv_unified_per_slot = settings["context_tokens"]
+        given.n_batch = given.n_ubatch = settings["embeds"]  # a text is worked on at once, or not at all
         if settings["pooling"] is None:  # it was not made for embeddings, and can be asked for them all the same
             given.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return given
