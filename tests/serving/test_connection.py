@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from penstock.serving.connection import Connection
+from penstock.serving.asgi import read_body, respond
+from penstock.serving.connection import Connection, connection_of
 from tests.virtual_clock import on_virtual_time
 
 if TYPE_CHECKING:
@@ -107,12 +108,25 @@ def test_c11_whoever_reads_on_is_left_alone_however_slow() -> None:
 
 
 class Buffer(asyncio.Transport):
-    """A transport of which only its buffer matters: `held` bytes, as the test says."""
+    """A transport of which only its buffer matters: `held` bytes, as the test says; and what is `written`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.held = 0
-        self.is_aborted = False
+        self.written: list[bytes] = []
+        self.is_aborted = self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview[int]) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
 
     def get_write_buffer_size(self) -> int:
         return self.held
@@ -160,3 +174,96 @@ def test_c11_without_a_limit_nobody_is_cut_off() -> None:
             client.close()
 
     asyncio.run(play())
+
+
+# --- whole answers ----------------------------------------------------------------------------------------------------
+
+ASKED = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def connected(*headers: tuple[bytes, bytes], takes_s: float = 0.0) -> tuple[Connection, Buffer]:
+    """A connection whose every request is answered with `ok`."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(scope, receive, 10)
+        if takes_s:
+            await asyncio.sleep(takes_s)
+        await respond(send, 200, b"ok", headers, connection=connection_of(scope))
+
+    config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, date_header=False)
+    config.load()
+    connection, buffer = Connection(config, ServerState(), {}, asyncio.get_running_loop()), Buffer()
+    connection.timeout_keep_alive = 5
+    connection.connection_made(buffer)
+    return connection, buffer
+
+
+@on_virtual_time
+async def test_a_whole_answer_is_one_write() -> None:
+    connection, buffer = connected((b"x-a", b"1"))
+    for asked in range(3):
+        connection.data_received(ASKED)
+        await asyncio.sleep(0.1)
+        assert len(buffer.written) == asked + 1
+    head = b"HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    assert buffer.written == [head + b"ok"] * 3
+
+
+@on_virtual_time
+async def test_whole_answers_to_pipelined_requests_come_in_order() -> None:
+    connection, buffer = connected()
+    connection.data_received(ASKED * 3)
+    await asyncio.sleep(0.1)
+    assert [said[-2:] for said in buffer.written] == [b"ok"] * 3
+    assert not buffer.is_closed
+
+
+@on_virtual_time
+@pytest.mark.parametrize("value", [b"1\r\nx-evil: 1", b"1\nx-evil: 1", b"1\rx", b"\0"])
+async def test_c3_no_value_of_a_header_begins_a_line_of_its_own(value: bytes) -> None:
+    connection, buffer = connected((b"x-a", value))
+    connection.data_received(ASKED)
+    await asyncio.sleep(0.1)
+    assert not buffer.written
+    assert buffer.is_closed
+
+
+@on_virtual_time
+@pytest.mark.parametrize("said", [b"connection: close\r\n", b""])
+async def test_whoever_wants_no_more_is_closed_upon(said: bytes) -> None:
+    connection, buffer = connected()
+    version = b"HTTP/1.1" if said else b"HTTP/1.0"
+    connection.data_received(ASKED.replace(b"HTTP/1.1", version).replace(b"host", said + b"host"))
+    await asyncio.sleep(0.1)
+    assert b"".join(buffer.written).endswith(b"ok")
+    assert b"connection: close" in buffer.written[0]
+    assert buffer.is_closed
+
+
+# --- a client that asks no more ---------------------------------------------------------------------------------------
+
+
+@on_virtual_time
+async def test_a_kept_connection_is_closed_when_nothing_more_is_asked() -> None:
+    connection, buffer = connected()
+    for _ in range(4):
+        connection.data_received(ASKED)
+        await asyncio.sleep(4)
+    assert not buffer.is_closed
+    await asyncio.sleep(0.9)
+    assert not buffer.is_closed
+    await asyncio.sleep(0.2)
+    assert buffer.is_closed
+
+
+@on_virtual_time
+async def test_a_kept_connection_is_not_closed_while_it_is_asked() -> None:
+    connection, buffer = connected(takes_s=30)
+    connection.data_received(ASKED)
+    await asyncio.sleep(31)
+    connection.data_received(ASKED)
+    await asyncio.sleep(29)
+    assert not buffer.is_closed
+    await asyncio.sleep(7)
+    assert len(buffer.written) == 2
+    assert buffer.is_closed

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_TARGETS = 1024
 #: A model's name comes from clients. Nothing is remembered of one that is longer.
 MAX_NAME_CHARS = 256
+#: Of so many is it kept that nothing is known of them yet, which saves making it anew for each call.
+MAX_NEW = 256
 #: A server names one thing in each refusal: so many are learnt in one call, and it is asked once more for each.
 MAX_LESSONS = 3
 #: So many documents in a row outweigh a stream: a cache may answer with one now and then.
@@ -90,27 +92,35 @@ class Capabilities:
         self._max_targets = max_targets
         self._now = now
         self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
+        #: of these there is nothing to know yet: names that anybody can make up push out nothing that was learnt
+        self._new: dict[tuple[str, str], Known] = {}
 
     def find(self, target: Target, model: str) -> Known:
-        """What is known of it; nothing yet is kept of one that is new."""
+        """What is known of it."""
         key = (target.upstream, model)
         known = self._known.get(key)
-        if known is None:
+        if known is not None:
+            self._known.move_to_end(key)
+        elif (known := self._new.get(key)) is None:
             said = self._configured.get(target.upstream, {})
             facts = {name: Fact(value, "configured", 0.0) for name, value in said.items()}
             if target.dialect in DOCUMENT_DIALECTS:
                 facts.setdefault(STREAM, Fact(False, "configured", 0.0))
             known = Known(target.upstream, model, facts)
             self._settle(known)
-        else:
-            self._known.move_to_end(key)
+            if len(model) <= MAX_NAME_CHARS:
+                if len(self._new) >= MAX_NEW:
+                    self._new.clear()
+                self._new[key] = known
         return known
 
     def learn(self, known: Known, name: str, value: bool, source: Source) -> None:
         """Remember this. What another call has learnt of the same target meanwhile stays."""
         if len(known.model) > MAX_NAME_CHARS:
             return
-        known = self._known.setdefault((known.upstream, known.model), known)
+        key = (known.upstream, known.model)
+        known = self._known.setdefault(key, known)
+        self._new.pop(key, None)
         known.facts[name] = Fact(value, source, self._now())
         other = {STREAM: DOCUMENT, DOCUMENT: STREAM}.get(name)
         if other in known.lacks and not value:  # whoever had neither would have nothing

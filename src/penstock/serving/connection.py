@@ -1,8 +1,9 @@
 """uvicorn's HTTP/1.1 connection, with three things that ASGI has no word for.
 
-A head and its first body leave in one write; body bytes leave without a coroutine while the client keeps up; and who
-asks is called when the client has gone, without a task that waits for it. Each is worth a tenth of what a request or a
-frame costs here (docs/decisions/0012). Under another server `connection_of` is None, and plain ASGI does the same work.
+A head and its first body leave in one write, and so does a whole answer; body bytes leave without a coroutine while the
+client keeps up; and who asks is called when the client has gone, without a task that waits for it. Each is worth up to
+a tenth of what a request or a frame costs here (docs/decisions/0012). Under another server `connection_of` is None, and
+plain ASGI does the same work.
 
 And two bounds that uvicorn does not set. What a client may send is `intake`'s to say. A client that reads nothing, for
 `write_s`, of what waits for it, is cut off: it may be slow, but it must go on.
@@ -11,16 +12,19 @@ And two bounds that uvicorn does not set. What a client may send is `intake`'s t
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from penstock.serving.intake import Intake
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from penstock.serving.asgi import Scope
+    from penstock.serving.asgi import Header, Scope
 
 _KEY = "penstock.connection"
 
@@ -32,6 +36,9 @@ def connection_of(scope: Scope) -> Connection | None:
 
 #: seconds for which a client may read nothing, where nobody says otherwise
 WRITE_S = 60.0
+
+#: a head whose every byte may stand there, but for the ends of its lines
+_CLEAN = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 #: how often it is looked whether a client reads on, in the time that it has
 _LOOKS = 4
@@ -51,6 +58,9 @@ class Connection(Intake):
         self._unread_bytes = 0
         self._read_at = 0.0
         self._looking: asyncio.TimerHandle | None = None
+        #: since when nothing has been asked that is not answered; None: something has, or nothing ever
+        self._idle_since: float | None = None
+        self._until_idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = _Corked(transport)
@@ -61,6 +71,9 @@ class Connection(Intake):
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._until_idle is not None:
+            self._until_idle.cancel()
+            self._until_idle = None
         super().connection_lost(exc)
         self._corked = None
         if self._gone is not None:
@@ -81,9 +94,34 @@ class Connection(Intake):
         super().resume_writing()
         self._read_at = self.loop.time()
 
+    # --- a client that asks no more -----------------------------------------------------------------------------------
+    # uvicorn sets a timer with each answer and takes it back with each request. One that looks at the time will do.
+
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._until_idle is None:
+                self._until_idle = self.loop.call_later(self.timeout_keep_alive, self._is_idle)
         self._watch()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _is_idle(self) -> None:
+        self._until_idle = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0.001:
+            self._until_idle = self.loop.call_later(left, self._is_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _watch(self) -> None:
         """From when something waits for the client until nothing does any more."""
@@ -138,6 +176,23 @@ class Connection(Intake):
         """Close it in the middle of an answer, which cannot be ended truly in any other way."""
         self.cycle.disconnected = True
         self.transport.close()
+
+    def write_whole(self, status: int, headers: Iterable[Header], body: bytes) -> bool:
+        """An answer, its length among its headers, in one write. False: ASGI's `send` can do it, or says why not."""
+        cycle = self._running
+        if cycle is None or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        if not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+            return False
+        lines = [b"%b: %b" % header for header in (*cycle.default_headers, *headers)]
+        if not _CLEAN.fullmatch(b"".join(lines)):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def hold_head(self) -> None:
         """The next write is a head: it leaves with the one after it."""
