@@ -99,6 +99,8 @@ ANSWERS = {
         True,
     ),
     "extensions": (CHUNKED + b"5;a=b\r\nhello\r\n0;last\r\n\r\n", b"hello", True),
+    "chunked by llama-server": (HEAD + b"Server: llama.cpp\r\n" + CHUNKED[len(HEAD) :] + chunked(b"a"), b"a", False),
+    "length by llama-server": (HEAD + b"Server: llama.cpp\r\nContent-Length: 5\r\n\r\nhello", b"hello", True),
     "length": (LENGTH_5 + b"hello", b"hello", True),
     "length 0": (HEAD + b"Content-Length: 0\r\n\r\n", b"", True),
     "until eof": (HEAD + b"\r\nhello", b"hello", False),

@@ -183,17 +183,6 @@ async def test_c5_a_reply_without_narration_is_the_same() -> None:
     assert types(await executed(chunk({"content": "a"}), *END)) == ["started", "token", "metrics", "end", "[DONE]"]
 
 
-async def test_each_request_has_a_connection_of_its_own() -> None:
-    """llama-server closes one after a stream without having said so, and the next request on it would be lost."""
-    reply = Reply(headers={"content-type": "text/event-stream"}, chunks=[chunk({"content": "a"}), *END])
-    transport = MemoryTransport(reply)
-    app = worker(ScriptedEngine(), transport, Bus([]))
-    await loaded(app)
-    await Client(app).execute(prompt="hi")
-    await stopped(app)
-    assert ("connection", "close") in transport.requests[-1].headers
-
-
 async def test_c4_a_cut_reply_ends_in_one_error() -> None:
     kinds = types(await executed(chunk({"content": "a"}), Break()))
     assert kinds == ["started", "token", "error", "[DONE]"]
