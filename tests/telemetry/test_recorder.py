@@ -214,7 +214,7 @@ async def test_c5_what_goes_wrong_in_publishing_never_reaches_the_call(caplog: p
 
 
 async def test_c5_a_context_size_that_cannot_be_found_costs_that_field_only(caplog: pytest.LogCaptureFixture) -> None:
-    def context_window(target: Target) -> int | None:
+    def context_window(target: Target, model: str) -> int | None:
         raise OSError("no such file")
 
     record = await record_of(WHOLE, context_window=context_window)

@@ -117,7 +117,7 @@ USAGE = Usage(input=125, input_cached=100, output=42, output_reasoning=2, cost=0
 async def test_c6_usage_is_the_last_that_was_reported() -> None:
     record = await record_of(
         FIRST + wire(UsageUpdate(Usage(input=125, output=1)), UsageUpdate(USAGE)) + CLOSE + wire(Finish("stop")),
-        context_window=lambda target: 1000 if target is TARGET else None,
+        context_window=lambda target, model: 1000 if target is TARGET else None,
     )
     assert (record.prompt_tokens, record.completion_tokens, record.usage_source) == (125, 42, "reported")
     assert (record.cached_tokens, record.reasoning_tokens, record.cost) == (100, 2, 0.0125)

@@ -64,8 +64,8 @@ class CallRecord(Struct, frozen=True, kw_only=True):
       deltas; they arrived together, and no time is made up between them. None with fewer than two such reads.
     - `prompt_tps`, `generation_tps`: tokens per second; `timings_source` says by whose clock: the `server`'s, or the
       `client`'s, which knows the generation's alone.
-    - `context_used`: prompt and completion tokens, when both are known; `context_total`: tokens, as the target's owner
-      or server states it; `context_percent`: the one in the other.
+    - `context_used`: prompt and completion tokens, when both are known; `context_total`: tokens, as the target's
+      server states it; `context_percent`: the one in the other.
     - `chunks`: deltas with content; `bytes_out`, `heartbeats`: written to the client, without an error that is told
       before any reply had begun; `bytes_after_disconnect`: what had come from the upstream for a client that had gone,
       and nobody read.

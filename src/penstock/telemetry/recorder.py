@@ -36,7 +36,7 @@ class InFlight:
 def recorded(
     publish: Callable[[CallRecord], None],
     *,
-    context_window: Callable[[Target], int | None] | None = None,
+    context_window: Callable[[Target, str], int | None] | None = None,
     price: Callable[[Target, str], Price | None] | None = None,
     in_flight: InFlight | None = None,
     tally: type[Tally] = Tally,
@@ -45,10 +45,10 @@ def recorded(
 ) -> Layer:
     """Publish one record per call. `publish` must neither wait nor raise (`Bus.publish`); what it raises is logged.
 
-    `context_window` gives the size of a target's context in tokens, from memory, or None; `price` what the tokens of a
-    model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function. `tally` is what
-    counts. `begun` is given each call's tally when the call begins, for whoever wants to know how it goes; `ended` when
-    it has ended, before its record is published.
+    `context_window` gives the size of a model's context at a target in tokens, from memory, or None; `price` what the
+    tokens of a model cost there, or None. Calls in flight are counted in `in_flight`, or per use of this function.
+    `tally` is what counts. `begun` is given each call's tally when the call begins, for whoever wants to know how it
+    goes; `ended` when it has ended, before its record is published.
     """
     recorder = _Recorder(publish, context_window, price, in_flight or InFlight(), tally, begun, ended)
 
@@ -69,7 +69,7 @@ class _Recorder:
     def __init__(
         self,
         publish: Callable[[CallRecord], None],
-        context_window: Callable[[Target], int | None] | None,
+        context_window: Callable[[Target, str], int | None] | None,
         price: Callable[[Target, str], Price | None] | None,
         in_flight: InFlight,
         tally: type[Tally],
@@ -90,7 +90,7 @@ class _Recorder:
         try:
             target = tally.target
             if self.context_window is not None and target is not None:
-                context_total = self.context_window(target)
+                context_total = self.context_window(target, target.model or tally.call.model)
         except Exception:
             _log.exception("The size of a target's context could not be looked up; the record goes without it.")
         cost = None
