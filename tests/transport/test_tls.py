@@ -10,6 +10,7 @@ import trustme
 from penstock.canon.errors import ConnectError, TimedOut
 from penstock.canon.wire import HttpRequest
 from penstock.transport.base import ConnectionLost
+from penstock.transport.dial import default_ssl_context
 from penstock.transport.http1 import Http1Transport
 from tests.transport.raw import (
     OK,
@@ -61,6 +62,27 @@ async def test_the_server_is_told_the_name(trusting):
     async with serving(answering, tls=context) as upstream, client(ssl_context=trusting) as transport:
         assert await fetch(transport, HttpRequest("GET", f"https://localhost:{upstream.port}/")) == b"ok"
         assert names == ["localhost"]
+
+
+async def test_the_systems_authorities_are_read_once_and_not_for_each_transport(monkeypatch):
+    """Reading them takes 20 ms, in which the loop stands still; a program may make a transport for each call."""
+    made = []
+
+    def create():
+        made.append(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return made[-1]
+
+    default_ssl_context.cache_clear()
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    try:
+        async with serving(answering, tls=LOCAL) as upstream:
+            for _ in range(3):
+                async with client() as transport:
+                    with pytest.raises(ConnectError, match="not trusted"):
+                        await transport.open(upstream.get())
+    finally:
+        default_ssl_context.cache_clear()
+    assert len(made) == 1
 
 
 async def test_an_authority_that_is_not_trusted():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 from penstock.canon.errors import ConnectError, InvalidRequest, TimedOut
@@ -166,6 +167,7 @@ class Http1Transport:
         return self._ssl_context
 
 
+@cache  # it looks for a file, and a program may make a transport for each call
 def _default_user_agent() -> str:
     from importlib.metadata import version  # 15 ms, for whoever makes a transport and not for whoever imports this
 
