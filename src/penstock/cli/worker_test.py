@@ -19,8 +19,6 @@ from penstock.cli.table import plain, print_table
 from penstock.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from penstock.canon.target import Secret
     from penstock.testing.smoke.steps import Step
 
@@ -37,21 +35,22 @@ def worker_test(
 
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"`{url}` is no http:// or https:// URL.", fix="Write the worker's address.")
-    token = _token(token_env)
+    token, screen = _token(token_env), _Screen()
 
     async def tried() -> list[Step]:
         from penstock.testing.smoke.asking import Client
         from penstock.testing.smoke.steps import try_worker
 
         async with Client(url, token=token, patience_s=patience, environ=os.environ) as client:
-            return await try_worker(client, show=None if as_json else _show, progress=_progress())
+            return await try_worker(client, show=None if as_json else screen.show, progress=screen.progress)
 
     steps = asyncio.run(tried())
+    screen.clear()
     failed = [step for step in steps if step.verdict != "ok"]
     if as_json:
         print(msgspec.json.encode(steps).decode())
     else:
-        print("\n")
+        print()
         print_table(
             ("", "", "seen", "took"), [(step.name, step.verdict, step.seen, f"{step.took_s:.2f} s") for step in steps]
         )
@@ -71,15 +70,38 @@ def _token(variable: str | None) -> Secret | None:
     return Secret(held)
 
 
-def _show(text: str) -> None:
-    """Each token as it comes. What a model says may not steer a terminal; in a pipe it is as it came."""
-    if sys.stdout.isatty():
-        text = "".join(plain(char) if char != "\n" else char for char in text)
-    print(text, end="", flush=True)
+class _Screen:
+    """The first reply on standard output, and on a terminal the step that is under way on standard error."""
 
+    def __init__(self) -> None:
+        self._is_in_line = False
 
-def _progress() -> Callable[[str], None]:
-    """On a terminal, which step is under way."""
-    if not sys.stderr.isatty():
-        return lambda name: None
-    return lambda name: print(f"\r\x1b[2m… {name}\x1b[0m\x1b[K", end="\r" if name != "a job" else "\n", file=sys.stderr)
+    def show(self, text: str) -> None:
+        """Each token as it comes. What a model says may not steer a terminal; in a pipe it is as it came."""
+        if not text:
+            return
+        if sys.stdout.isatty():
+            text = "".join(char if char == "\n" else plain(char) for char in text)
+        print(text, end="", flush=True)
+        self._is_in_line = not text.endswith("\n")
+
+    def progress(self, name: str) -> None:
+        self.end_line()
+        if sys.stderr.isatty():
+            # The reply begins in the line that this one stood in.
+            print(
+                "\r\x1b[K" if name == "a job" else f"\r\x1b[K\x1b[2m… {name}\x1b[0m",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def end_line(self) -> None:
+        if self._is_in_line:
+            self._is_in_line = False
+            print(flush=True)
+
+    def clear(self) -> None:
+        self.end_line()
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

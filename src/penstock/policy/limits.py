@@ -76,7 +76,7 @@ class Gate:
         self.places = places
         self.busy = 0
         # In order, and quick to leave from anywhere; each with what tells its caller where it stands, if he listens.
-        self._line: dict[asyncio.Future[bool], Callable[[], None] | None] = {}
+        self._line: dict[asyncio.Future[bool], Callable[[int, int], None] | None] = {}
         self._mean_s = 0.0  # how long a place was held of late
 
     def __repr__(self) -> str:
@@ -111,9 +111,9 @@ class Gate:
 
     def _moved(self) -> None:
         """Whoever listens stands elsewhere now. Each is told in a turn of its own: it is not this caller's business."""
-        for tell in self._line.values():
+        for place, tell in enumerate(self._line.values(), 1):
             if tell is not None:
-                asyncio.get_running_loop().call_soon(tell)
+                asyncio.get_running_loop().call_soon(tell, place, len(self._line))
 
     async def wait(self, call: Call, within_s: float | None) -> bool:
         """True with a place, False after `within_s` without one. Whoever is cancelled has left the line."""
@@ -125,18 +125,17 @@ class Gate:
             if not turn.done():
                 turn.set_result(False)
 
-        def standing() -> Progress:
-            message = f"{self.name}, {call.now() - began:.0f} s"
-            return Progress("queued", self._position(turn), len(self._line), message)
+        def stands(place: int, many: int) -> Progress:
+            return Progress("queued", place, many, f"{self.name}, {call.now() - began:.0f} s")
 
-        def tell() -> None:
+        def tell(place: int, many: int) -> None:
             if turn in self._line and call.narrate is not None:
-                call.narrate(standing())
+                call.narrate(stands(place, many))
 
         timer = loop.call_later(max(within_s, 0.0), expire) if within_s is not None else None
         self._line[turn] = None if call.narrate is None else tell
-        call.waits_for = standing
-        tell()
+        call.waits_for = lambda: stands(self._position(turn), len(self._line))
+        tell(len(self._line), len(self._line))
         try:
             return await turn
         except asyncio.CancelledError:
