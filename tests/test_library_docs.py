@@ -1,9 +1,14 @@
-"""Every program on the library's pages runs as it is written, and says what the page says."""
+"""Every program on the library's pages runs as it is written, and says what the page says; so do those of other pages.
+
+Those of the README and the quickstart are in `test_quickstart`, those of the library's reference in `test_docs`.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -88,3 +93,64 @@ def test_a_program_runs_as_written(
         assert len(upstream.seen) == len(SAID[page.stem][k])
     if said is not None:
         assert capsys.readouterr().out == said
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+LABORATORY = programs(ROOT / "docs/reference/laboratory.md")
+PROVIDERS = programs(ROOT / "docs/reference/providers.md")
+
+
+def test_no_program_in_the_docs_is_run_nowhere() -> None:
+    """One more has its test here, or beside those that are named above."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    found = {str(page.relative_to(ROOT)): len(programs(page)) for page in pages if programs(page)}
+    for page in PAGES:
+        del found[str(page.relative_to(ROOT))]
+    assert found == {
+        "README.md": 2,
+        "docs/quickstart.md": 4,
+        "docs/reference/laboratory.md": 2,
+        "docs/reference/library.md": 3,
+        "docs/reference/providers.md": 1,
+    }
+
+
+def run_program(program: str) -> None:
+    exec(compile(program, "program", "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def test_the_laboratorys_upstream_in_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+    run_program(LABORATORY[0][0])
+    text, seen, executions, refused = capsys.readouterr().out.splitlines()
+    assert (text, executions) == ("One two", "{}")
+    assert re.fullmatch(r"\d+ None \d+ [\d.]+", seen)
+    assert refused.startswith("Nothing listens on ")
+
+
+@pytest.mark.process
+def test_the_laboratorys_cassette_is_recorded_and_then_played(tmp_path: Path) -> None:
+    program, _ = LABORATORY[1]
+    remark = re.search(r"in conftest\.py: (.*)$", program, re.MULTILINE)
+    assert remark is not None
+    (tmp_path / "conftest.py").write_text(remark[1] + "\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_weather.py"]
+    with Upstream() as upstream:
+        (tmp_path / "test_weather.py").write_text(program.replace("https://api.openai.com/v1", upstream.url))
+        for _ in range(2):
+            ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+            assert ended.returncode == 0, ended.stdout
+        assert len(upstream.seen) == 1
+    assert (tmp_path / "cassettes/test_weather/test_the_weather/1").is_dir()
+
+
+def test_the_providers_pages_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Upstream(Reply(text="Hello.")) as upstream:
+        overlay = tmp_path / "providers.toml"
+        overlay.write_text(f'[groq]\nurl = "{upstream.url}"\n')
+        monkeypatch.setenv("PENSTOCK_PROVIDERS", str(overlay))
+        monkeypatch.setenv("GROQ_API_KEY", "k")
+        run_program(PROVIDERS[0][0])
+    assert capsys.readouterr().out.splitlines() == ["Hello.", "True", "['simulated']"]

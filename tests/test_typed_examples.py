@@ -1,4 +1,4 @@
-"""Every program in the pages about the library passes `mypy --strict` and pyright, as a reader's own would."""
+"""Every program in the pages passes `mypy --strict` and pyright, as a reader's own would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/quickstart.md", *(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/library/*.md")))
+PAGES = ("README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = (ROOT / page).read_text(encoding="utf-8")
         for k, program in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
             begins = "" if "import penstock" in program else "import penstock\n\n"
-            name = re.sub(r"\W", "_", Path(page).stem)
+            name = re.sub(r"\W", "_", page.removesuffix(".md"))
             (made / f"{name}_{k}.py").write_text(begins + program)
     assert len(list(made.iterdir())) > 15
     return made
