@@ -58,6 +58,28 @@ def test_calls_are_counted_and_what_runs_is_seen(upstream: Upstream, tmp_path: P
         assert metrics(gateway)["penstock_requests_in_flight{}"] == 0
 
 
+def test_c6_what_was_refused_before_it_was_a_call_is_counted_and_has_no_record(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    with serving(two_upstreams(upstream), tmp_path) as gateway:
+        chat = "/v1/chat/completions"
+        refused = [
+            gateway.send("POST", chat, b"{}", {"host": "evil.example"}),
+            gateway.send("POST", chat, b"{}", {"origin": "https://evil.example"}),
+            gateway.send("POST", chat, b"no request"),
+            gateway.send("GET", "/dashboard/none"),
+        ]
+        assert [asked.status for asked in refused] == [403, 403, 400, 404]
+        found = metrics(gateway)
+        for word, times in (("forbidden", 2), ("invalid_request", 1), ("unknown_route", 1)):
+            assert found[f"penstock_refused_requests_total{{error={word}}}"] == times
+        told = json.loads(gateway.send("GET", "/api/telemetry").body())["refused"]
+        assert told == {"forbidden": 2, "invalid_request": 1, "unknown_route": 1}
+        assert gateway.ask(Pair(CHAT, CHAT)).said().errors == []
+        until(gateway.records, "the call's own record")
+        assert len(gateway.records()) == 1
+
+
 def test_openmetrics_for_who_asks_for_it(upstream: Upstream, tmp_path: Path) -> None:
     with serving(two_upstreams(upstream), tmp_path) as gateway:
         said = gateway.ask(Pair(MESSAGES, CHAT))

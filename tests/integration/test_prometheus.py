@@ -50,7 +50,8 @@ def everything() -> PrometheusExporter:
         ]
     )
     exporter.was_late(0.001)
-    exporter.see(1, [ExporterState("log", 1, 1, 1, 1, None)], [Places("key", "me", 2, 1, 0)], [TargetNow("a:m", 0, 1)])
+    log = ExporterState("log", 1, 1, 1, 1, None)
+    exporter.see(1, [log], [Places("key", "me", 2, 1, 0)], [TargetNow("a:m", 0, 1)], {"forbidden": 1})
     return exporter
 
 

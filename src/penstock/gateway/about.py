@@ -70,10 +70,10 @@ def targets_now(breakers: Breakers) -> list[TargetNow]:
 
 
 def metrics_route(
-    exporter: PrometheusExporter, in_flight: InFlight, bus: Bus, limits: Limits, breakers: Breakers
+    exporter: PrometheusExporter, in_flight: InFlight, bus: Bus, limits: Limits, breakers: Breakers, running: Running
 ) -> Route:
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
-        exporter.see(in_flight.count, bus.states(), places(limits), targets_now(breakers))
+        exporter.see(in_flight.count, bus.states(), places(limits), targets_now(breakers), running.refusals)
         openmetrics = wants_openmetrics(header(scope, b"accept") or "")
         page = await asyncio.to_thread(exporter.page, openmetrics=openmetrics)
         await respond(send, 200, page, content_type=OPENMETRICS if openmetrics else CONTENT_TYPE)
@@ -88,12 +88,12 @@ def capabilities_route(known: Capabilities) -> Route:
     return route
 
 
-def telemetry_route(bus: Bus) -> Route:
-    """How the exporters of this process do."""
+def telemetry_route(bus: Bus, running: Running) -> Route:
+    """How the exporters of this process do, and how many requests it refused that have no record, by why."""
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         states = await asyncio.to_thread(bus.states)  # what is kept on disk is counted there
-        await respond(send, 200, msgspec.json.encode({"exporters": states}))
+        await respond(send, 200, msgspec.json.encode({"exporters": states, "refused": running.refusals}))
 
     return route
 

@@ -157,7 +157,7 @@ def gateway(config: Config, shared: Shared) -> App:
 
     routing: dict[tuple[str, str], Route] = {}
     if shared.metrics is not None:
-        routing["GET", "/metrics"] = metrics_route(shared.metrics, shared.in_flight, bus, limits, breakers)
+        routing["GET", "/metrics"] = metrics_route(shared.metrics, shared.in_flight, bus, limits, breakers, running)
     return App(
         routing
         | {
@@ -182,7 +182,7 @@ def gateway(config: Config, shared: Shared) -> App:
             ("GET", "/health"): health_route(running),
             ("GET", "/ready"): ready_route(running, breakers),
             ("GET", "/api/capabilities"): capabilities_route(known),
-            ("GET", "/api/telemetry"): telemetry_route(bus),
+            ("GET", "/api/telemetry"): telemetry_route(bus, running),
             ("HEAD", "/"): present,
             ("GET", "/"): present,
         },

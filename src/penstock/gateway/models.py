@@ -18,7 +18,7 @@ from penstock.canon.errors import ConnectError, PenstockError, UnknownModel
 from penstock.dialects import client_dialect
 from penstock.policy.client_key import with_clients_key
 from penstock.policy.models import ask_models
-from penstock.serving.asgi import KEY, ClientHeaders, header, refuse, request_id_of, respond
+from penstock.serving.asgi import KEY, ClientHeaders, header, respond, turn_away
 from penstock.serving.model_lists import LISTED, WRITERS, written
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def models_route(routes: Routes, transport: Transport, config: Config, dialect: 
                 known = ", ".join(sorted(owners)) or "none"
                 raise UnknownModel(f"There is no model `{asked}` here.", param="model", fix=f"Known: {known}.")
         except PenstockError as error:
-            await refuse(send, error, client_dialect(speaks), request_id_of(scope))
+            await turn_away(scope, send, error, client_dialect(speaks))
             return
         if asked:
             found = write({asked: owners[asked]})

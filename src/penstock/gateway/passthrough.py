@@ -37,7 +37,7 @@ from penstock.dialects.base import key_headers
 from penstock.dialects.listing import LISTINGS
 from penstock.policy.client_key import with_clients_key
 from penstock.policy.upstream import masked
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, header, refuse, request_id_of
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, header, refuse, request_id_of, turn_away
 from penstock.serving.connection import connection_of
 from penstock.serving.paths import dialect_of_path
 from penstock.serving.route import unless_gone
@@ -125,7 +125,7 @@ class Passthrough:
             if length is not None and length > self._max_body_bytes:
                 raise _too_large(self._max_body_bytes)
         except PenstockError as error:
-            await refuse(send, error, dialect, request_id)
+            await turn_away(scope, send, error, dialect, request_id)
             return
         call = Call(
             request_id=request_id, model="", stream=False, route=scope["path"], target=target, key=scope.get(KEY)

@@ -142,7 +142,7 @@ class ReloadableGateway:
         """Other processes know of this one what it has written."""
         if self._metrics.is_shared:
             now = places(self._limits), targets_now(self._breakers)
-            self._metrics.see(self._in_flight.count, self._bus.states(), *now)
+            self._metrics.see(self._in_flight.count, self._bus.states(), *now, self.running.refusals)
 
     def _bus_for(self, config: Config) -> Bus:
         """The numbers go on from one configuration to the next."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.canon.errors import PenstockError, ShuttingDown, TooLarge, UnknownRoute
 from penstock.serving.connection import WRITE_S, connection_of
 from penstock.serving.logs import REQUEST_ID
-from penstock.serving.running import Running
+from penstock.serving.running import Running, running_of
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -180,6 +180,21 @@ async def refuse(
     await respond(send, error.status, dialect.write_error(error, request_id), headers)
 
 
+async def turn_away(
+    scope: Scope,
+    send: Send,
+    error: PenstockError,
+    dialect: Dialect,
+    request_id: str | None = None,
+    more: Iterable[Header] = (),
+) -> None:
+    """Refuse what never became a call: it has no record, and is counted."""
+    running = running_of(scope)
+    if running is not None:
+        running.has_refused(error)
+    await refuse(send, error, dialect, request_id or request_id_of(scope), more)
+
+
 #: paths that say how a server is: answered while it drains, too
 ABOUT = frozenset({"/health", "/ready", "/metrics"})
 
@@ -241,7 +256,7 @@ class App:
             if connection is not None:
                 connection.write_s = self._write_s
             if self.running.is_draining and scope["path"] not in ABOUT:
-                await refuse(send, ShuttingDown(), self._dialect_of(scope["path"]), request_id_of(scope))
+                await turn_away(scope, send, ShuttingDown(), self._dialect_of(scope["path"]))
                 return
             route = self._routes.get((scope["method"], scope["path"]))
             if route is None:
@@ -280,7 +295,7 @@ class App:
         else:
             known = ", ".join(sorted({known for _, known in self._routes if known.startswith(("/v1", "/api"))}))
             error = UnknownRoute(f"There is no {path} here.", param="path", fix=f"Known paths: {known}.")
-        await refuse(send, error, dialect, request_id_of(scope))
+        await turn_away(scope, send, error, dialect)
 
     async def startup(self) -> None:
         if self._startup is not None:

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs
 
 from penstock.canon.errors import Forbidden, Unauthenticated
 from penstock.dialects import client_dialect
-from penstock.serving.asgi import KEY, pass_over, refuse, request_id_of
+from penstock.serving.asgi import KEY, pass_over, turn_away
+from penstock.serving.connection import connection_of
 from penstock.serving.paths import dialect_of_path
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _refusing(error: RequestError, headers: dict[bytes, bytes]) -> Route:
             await pass_over(receive)
         is_anthropic = b"anthropic-version" in headers
         dialect = client_dialect("anthropic-messages") if is_anthropic else dialect_of_path(scope["path"])
-        await refuse(send, error, dialect, request_id_of(scope), more)
+        await turn_away(scope, send, error, dialect, more=more)
 
     return route
 
@@ -186,7 +187,14 @@ def _saying(said: list[Header], route: Route) -> Route:
                 message["headers"] = [*message["headers"], *said]
             await send(message)
 
-        await route(scope, receive, sending)
+        connection = connection_of(scope)
+        if connection is not None:
+            connection.also = said  # an answer in one write does not pass `sending`
+        try:
+            await route(scope, receive, sending)
+        finally:
+            if connection is not None:
+                connection.also = ()
 
     return also
 

@@ -16,7 +16,7 @@ from penstock.dialects import client_dialect
 from penstock.dialects.embedding import client_embedding
 from penstock.dialects.ollama.embed import write_older
 from penstock.policy.embed import is_verbatim
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of
+from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, request_id_of, turn_away
 from penstock.serving.connection import connection_of
 from penstock.serving.route import alias_of, answer_headers, refuse_call, send_document, unless_gone
 from penstock.serving.running import reason_of
@@ -67,7 +67,7 @@ def embed_route(name: str, handler: Embeds, *, max_body_bytes: int, strict: bool
         except ClientGone:
             return
         except RequestError as error:
-            await refuse(send, error, client, request_id)
+            await turn_away(scope, send, error, client, request_id)
             return
         call = Call(
             request_id=request_id,

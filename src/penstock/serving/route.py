@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.canon.errors import Cancelled, PenstockError, RequestError, StatusError
 from penstock.canon.response import Fold
-from penstock.serving.asgi import KEY, ClientGone, ClientHeaders, read_body, refuse, request_id_of, respond, retry_after
+from penstock.serving.asgi import (
+    KEY,
+    ClientGone,
+    ClientHeaders,
+    read_body,
+    refuse,
+    request_id_of,
+    respond,
+    retry_after,
+    turn_away,
+)
 from penstock.serving.connection import connection_of
 from penstock.serving.downstream import SYNTHETIC, Downstream
 from penstock.serving.running import reason_of, running_of
@@ -46,7 +56,7 @@ def chat_route(
         except ClientGone:
             return
         except RequestError as error:
-            await refuse(send, error, dialect, request_id)
+            await turn_away(scope, send, error, dialect, request_id)
             return
         call = Call(
             request_id=request_id,

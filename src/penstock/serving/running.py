@@ -23,6 +23,8 @@ class Running:
 
     def __init__(self) -> None:
         self.is_draining = False
+        #: requests that were refused before they were calls, by the error's word: nothing else tells of them
+        self.refusals: dict[str, int] = {}
         self._tasks: dict[Call, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
@@ -40,6 +42,9 @@ class Running:
             if not call.sent.is_whole:
                 call.stopped = ShuttingDown()
                 task.cancel()
+
+    def has_refused(self, error: PenstockError) -> None:
+        self.refusals[error.kind] = self.refusals.get(error.kind, 0) + 1
 
     def put_in(self, scope: Scope) -> None:
         scope[_KEY] = self

@@ -189,6 +189,7 @@ class Snapshot(Struct):
     limits: list[Places] = []
     targets: list[TargetNow] = []
     histograms: list[Histogram] = []
+    refusals: dict[str, int] = {}
 
 
 class Counts:
@@ -294,6 +295,8 @@ def added(snapshots: Iterable[Snapshot]) -> Snapshot:
             total = whole.exporters.setdefault(name, Exported())
             for word in total.__struct_fields__:
                 setattr(total, word, getattr(total, word) + getattr(state, word))
+        for word, number in snapshot.refusals.items():
+            whole.refusals[word] = whole.refusals.get(word, 0) + number
         for one in snapshot.series:
             if (known := series.setdefault(one.key, one)) is not one:
                 known.join(one)

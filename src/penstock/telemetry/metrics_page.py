@@ -133,6 +133,9 @@ class _Collector:
                 values[(upstream,)] += getattr(one, name)
         labels = ["upstream", "model", "outcome", "error"]
         yield _labelled(CounterMetricFamily, "penstock_requests", "Calls, by how they ended", labels, requests)
+        refusals: Values = {(word,): float(number) for word, number in self._whole.refusals.items()}
+        text = "Requests that were refused before they were calls, by why; they have no record"
+        yield _labelled(CounterMetricFamily, "penstock_refused_requests", text, ["error"], refusals)
         labels = ["upstream", "model", "kind"]
         yield _labelled(CounterMetricFamily, "penstock_tokens", "Tokens that upstreams reported", labels, tokens)
         labels = ["upstream", "model"]

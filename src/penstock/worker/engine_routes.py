@@ -15,9 +15,10 @@ import msgspec
 from penstock.canon.errors import ConnectError, PenstockError, ReplyTooLarge, UnknownModel, Unsupported
 from penstock.canon.wire import ConnectionLost, HttpRequest
 from penstock.dialects import client_dialect
-from penstock.serving.asgi import ClientGone, header, pass_over, read_body, refuse, request_id_of, respond
+from penstock.serving.asgi import ClientGone, header, pass_over, read_body, request_id_of, respond, turn_away
 from penstock.serving.model_lists import LISTED, WRITERS, written
 from penstock.serving.paths import dialect_of_path
+from penstock.serving.running import running_of
 from penstock.telemetry.metrics_page import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def engine_route(loading: Loading, transport: Transport, *, max_body_bytes: int)
         except ClientGone:
             return
         except PenstockError as error:
-            await refuse(send, error, client_dialect("openai-chat"), request_id_of(scope))
+            await turn_away(scope, send, error, client_dialect("openai-chat"))
             return
         await respond(send, status, answer, [(b"x-request-id", request_id_of(scope).encode())])
 
@@ -82,7 +83,8 @@ def metrics_route(
     """Ours, and llama.cpp's own (`llamacpp:…`) behind them while it lives."""
 
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
-        exporter.see(in_flight.count, bus.states())
+        running = running_of(scope)
+        exporter.see(in_flight.count, bus.states(), refusals=running.refusals if running is not None else {})
         page = await asyncio.to_thread(exporter.page)
         if loading.target is not None:
             try:
@@ -105,7 +107,7 @@ def models_route(model: str, dialect: str = "openai-chat") -> Route:
         if asked and asked != model:
             speaks = "anthropic-messages" if header(scope, b"anthropic-version") is not None else dialect
             error = UnknownModel(f"There is no model `{asked}` here.", param="model", fix=f"Known: {model}.")
-            await refuse(send, error, client_dialect(speaks), request_id_of(scope))
+            await turn_away(scope, send, error, client_dialect(speaks))
             return
         await respond(send, 200, msgspec.json.encode(listed[LISTED.get(dialect, "data")][0] if asked else listed))
 
@@ -119,4 +121,4 @@ async def no_embeddings(scope: Scope, receive: Receive, send: Send) -> None:
     )
     dialect: Dialect = dialect_of_path(scope["path"])
     await pass_over(receive)
-    await refuse(send, error, dialect, request_id_of(scope))
+    await turn_away(scope, send, error, dialect)

@@ -263,6 +263,18 @@ def test_the_places_of_several_processes_are_theirs_together(tmp_path: Path):
     assert {one.busy for one in joined(tmp_path).limits} == {1}
 
 
+def test_refusals_of_several_processes_are_a_sum_that_an_end_takes_nothing_from(tmp_path: Path):
+    for number in (1, 2):
+        exporter = PrometheusExporter(tmp_path)
+        exporter._file = tmp_path / f"live-{number}"
+        exporter.see(1, [], refusals={"forbidden": number})
+        exporter.see(1, [], refusals={"forbidden": number, "unauthenticated": 1})
+    retire(tmp_path, 1)
+    found = read(exporter.page())
+    assert found["penstock_refused_requests_total{error=forbidden}"] == 3
+    assert found["penstock_refused_requests_total{error=unauthenticated}"] == 2
+
+
 # --- several processes ------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from penstock.telemetry.counts import Counts, Exported, Places, Snapshot, Target
 from penstock.telemetry.metrics_page import page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from penstock.telemetry.bus import ExporterState
@@ -45,6 +45,7 @@ class PrometheusExporter:
         self._in_flight = 0
         self._limits: list[Places] = []
         self._targets: list[TargetNow] = []
+        self._refusals: dict[str, int] = {}
         self._exporters: dict[str, Exported] = {}
         self._seen: dict[str, ExporterState] = {}
         self._written_at = -WRITE_EVERY_S
@@ -77,9 +78,11 @@ class PrometheusExporter:
         exporters: Iterable[ExporterState],
         limits: Iterable[Places] = (),
         targets: Iterable[TargetNow] = (),
+        refusals: Mapping[str, int] = {},
     ) -> None:
-        """How things are now; the file is as new as the last call."""
+        """How things are now; the file is as new as the last call. `refusals`: since the start, by the error's word."""
         with self._lock:
+            self._refusals = dict(refusals)
             self._in_flight = in_flight
             self._limits = list(limits)
             self._targets = list(targets)
@@ -120,7 +123,7 @@ class PrometheusExporter:
     def _snapshot(self) -> Snapshot:
         counts = self._counts
         now = self._limits, self._targets
-        return Snapshot(counts.series, self._in_flight, self._exporters, 1, *now, counts.histograms)
+        return Snapshot(counts.series, self._in_flight, self._exporters, 1, *now, counts.histograms, self._refusals)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
