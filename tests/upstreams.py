@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 #: clean: the chunk that ends the body · cut: closed without it · reset: RST · hang: nothing until the other side closes
 End = Literal["clean", "cut", "reset", "hang"]

@@ -103,7 +103,7 @@ def test_one_that_keeps_failing_is_passed_by_for_a_while(
 
 def test_a_clock_before_the_first_content_leads_on(first: Upstream, second: Upstream) -> None:
     first.says(Reply(faults=("silent",)))
-    timeouts = penstock.Timeouts(first_content=0.05)
+    timeouts = penstock.Timeouts(first_content=0.5)
     client = penstock.Client(upstreams={"first": first.url, "second": second.url}, timeouts=timeouts)
     assert client.generate(BOTH, "Hi").text == "Of the second."
 

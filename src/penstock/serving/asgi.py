@@ -155,7 +155,7 @@ async def respond(
 ) -> None:
     """An answer in one go."""
     given = [*headers, (b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-    if connection is not None and connection.write_whole(status, given, body):
+    if connection is not None and connection.write_whole(send, status, given, body):
         return
     await send({"type": "http.response.start", "status": status, "headers": given})
     await send({"type": "http.response.body", "body": body})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
-    from penstock.serving.asgi import Header, Scope
+    from penstock.serving.asgi import Header, Scope, Send
 
 _KEY = "penstock.connection"
 
@@ -179,10 +179,16 @@ class Connection(Intake):
         self.cycle.disconnected = True
         self.transport.close()
 
-    def write_whole(self, status: int, headers: Iterable[Header], body: bytes) -> bool:
-        """An answer, its length among its headers, in one write. False: ASGI's `send` can do it, or says why not."""
+    def write_whole(self, send: Send, status: int, headers: Iterable[Header], body: bytes) -> bool:
+        """An answer, its length among its headers, in one write. False: `send` can do it, or says why not.
+
+        It must be uvicorn's own: whoever stands between may have something to add.
+        """
         cycle = self._running
-        if cycle is None or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+        own: object = getattr(send, "__self__", None)
+        if cycle is None or own is not cycle:
+            return False
+        if cycle.response_started or cycle.disconnected or self.flow.write_paused:
             return False
         if not cycle.keep_alive or cycle.scope["method"] == "HEAD":
             return False
