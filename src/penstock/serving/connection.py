@@ -22,7 +22,7 @@ from penstock.serving.intake import Intake
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from penstock.serving.asgi import Header, Scope, Send
 
@@ -55,8 +55,6 @@ class Connection(Intake):
         self._corked: _Corked | None = None
         #: the client read nothing for too long, and was cut off
         self.is_cut = False
-        #: headers that a route before the answering one adds to the answer
-        self.also: Sequence[Header] = ()
         self._unread_bytes = 0
         self._read_at = 0.0
         self._looking: asyncio.TimerHandle | None = None
@@ -192,7 +190,7 @@ class Connection(Intake):
             return False
         if not cycle.keep_alive or cycle.scope["method"] == "HEAD":
             return False
-        lines = [b"%b: %b" % header for header in (*cycle.default_headers, *headers, *self.also)]
+        lines = [b"%b: %b" % header for header in (*cycle.default_headers, *headers)]
         if not _CLEAN.fullmatch(b"".join(lines)):
             return False
         cycle.response_started = cycle.response_complete = True

@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 from penstock.canon.errors import Forbidden, Unauthenticated
 from penstock.dialects import client_dialect
 from penstock.serving.asgi import KEY, pass_over, turn_away
-from penstock.serving.connection import connection_of
 from penstock.serving.paths import dialect_of_path
 
 if TYPE_CHECKING:
@@ -187,14 +186,7 @@ def _saying(said: list[Header], route: Route) -> Route:
                 message["headers"] = [*message["headers"], *said]
             await send(message)
 
-        connection = connection_of(scope)
-        if connection is not None:
-            connection.also = said  # an answer in one write does not pass `sending`
-        try:
-            await route(scope, receive, sending)
-        finally:
-            if connection is not None:
-                connection.also = ()
+        await route(scope, receive, sending)
 
     return also
 
