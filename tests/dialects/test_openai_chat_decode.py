@@ -375,8 +375,8 @@ def test_c13_a_malformed_frame_is_not_quoted():
 
 
 _keys = st.sampled_from(
-    ["id", "model", "choices", "usage", "timings", "x_groq", "prompt_progress", "index", "delta", "message", "content",
-     "reasoning", "reasoning_details", "refusal", "tool_calls", "function", "name", "arguments", "text", "type"]
+    ["id", "model", "choices", "usage", "timings", "metrics", "time_info", "x_groq", "prompt_progress", "index",
+     "delta", "message", "content", "reasoning", "reasoning_details", "refusal", "tool_calls", "function", "name", "arguments", "text", "type"]
 )  # fmt: skip
 _values = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["text", "thinking", "x", "", "null", "{}"]),
@@ -387,7 +387,7 @@ _calls = st.lists(st.fixed_dictionaries({}, optional={"index": _values, "id": _v
 _deltas = st.dictionaries(_keys, _values, max_size=4) | st.fixed_dictionaries({"tool_calls": _calls})
 _chunks = st.fixed_dictionaries(
     {"choices": st.lists(st.fixed_dictionaries({"delta": st.none() | _deltas}), max_size=2)},
-    optional={"usage": _values, "timings": _values, "id": _values, "model": _values, "x_groq": _values},
+    optional=dict.fromkeys(("usage", "timings", "metrics", "time_info", "id", "model", "x_groq"), _values),
 )
 
 

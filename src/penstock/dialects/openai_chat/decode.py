@@ -34,6 +34,7 @@ from penstock.dialects.base import JSON_ERRORS, Mark, is_cut, load_json, repaire
 from penstock.dialects.openai_chat.errors import streamed_error
 from penstock.dialects.openai_chat.profiles import profile_of
 from penstock.dialects.openai_chat.think import ThinkScanner
+from penstock.dialects.openai_chat.timings import read_durations, read_metrics, read_timings
 from penstock.dialects.openai_chat.tools import ToolCalls
 from penstock.dialects.openai_chat.wire import (
     FINISH_REASONS,
@@ -128,6 +129,10 @@ class ChatDecoder:
                     self._report(choice.usage, events)
         if chunk.usage:
             self._report(chunk.usage, events)
+            if isinstance(chunk.metrics, dict):
+                self._timed(read_metrics(chunk.metrics), events)
+            if isinstance(chunk.time_info, dict):
+                self._timed(read_durations(chunk.time_info, self._usage), events)
         if chunk.timings or chunk.prompt_progress or chunk.x_groq or chunk.verbose:
             self._extras(chunk, events)
         if self._document:
@@ -214,6 +219,11 @@ class ChatDecoder:
             self._usage = read_usage(self._reported)
             if self._started:
                 events.append(UsageUpdate(self._usage))
+                self._timed(read_durations(raw, self._usage), events)  # Groq's
+
+    def _timed(self, timings: Timings | None, events: list[Event]) -> None:
+        if timings is not None and self._started:
+            events.append(timings)
 
     def _extras(self, chunk: Chunk, events: list[Event]) -> None:
         if not self._started:
@@ -345,20 +355,3 @@ class ChatDecoder:
         events.append(BlockEnd(self._i, part))
         self._kind = None
         self._pieces = []
-
-
-def read_timings(timings: dict[str, Any]) -> Timings:
-    """llama.cpp's own clock."""
-    return Timings(
-        prompt_tokens=whole(timings.get("prompt_n")),
-        cached_tokens=whole(timings.get("cache_n")),
-        prompt_ms=_number(timings.get("prompt_ms")),
-        prompt_per_second=_number(timings.get("prompt_per_second")),
-        predicted_tokens=whole(timings.get("predicted_n")),
-        predicted_ms=_number(timings.get("predicted_ms")),
-        predicted_per_second=_number(timings.get("predicted_per_second")),
-    )
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
