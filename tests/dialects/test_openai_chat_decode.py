@@ -376,7 +376,8 @@ def test_c13_a_malformed_frame_is_not_quoted():
 
 _keys = st.sampled_from(
     ["id", "model", "choices", "usage", "timings", "metrics", "time_info", "x_groq", "prompt_progress", "index",
-     "delta", "message", "content", "reasoning", "reasoning_details", "refusal", "tool_calls", "function", "name", "arguments", "text", "type"]
+     "delta", "message", "content", "reasoning", "reasoning_details", "refusal", "tool_calls", "function", "name",
+     "arguments", "text", "type"]
 )  # fmt: skip
 _values = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["text", "thinking", "x", "", "null", "{}"]),
