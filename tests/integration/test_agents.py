@@ -109,7 +109,13 @@ class Agent:
         return self._run([program("opencode"), "run", *([] if is_first else ["--continue"]), prompt], OPENCODE)
 
     def _run(self, command: list[str], environment: dict[str, str]) -> str:
-        """Its standard output. What it has started ends with it."""
+        """Its standard output; it must have ended well."""
+        code, said, complaint = self.run(command, environment)
+        assert code == 0, f"{command[0]} ended with {code}: {said}\n{complaint}"
+        return said
+
+    def run(self, command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+        """How it ended, its standard output and its standard error. What it has started ends with it."""
         clean = {"PATH": f"{PROGRAMS}:/usr/local/bin:/usr/bin:/bin", "TERM": "dumb", "LANG": "C.UTF-8"}
         process = subprocess.Popen(
             command,
@@ -127,8 +133,7 @@ class Agent:
             with contextlib.suppress(ProcessLookupError):  # when all of it has ended by itself
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        assert process.returncode == 0, f"{command[0]} ended with {process.returncode}: {said}\n{complaint}"
-        return said
+        return process.returncode, said, complaint
 
 
 @pytest.fixture
