@@ -215,11 +215,21 @@ async def test_started_comes_while_the_model_still_loads() -> None:
 
 
 async def test_a_model_that_cannot_be_loaded_ends_the_worker_and_every_job() -> None:
-    app = worker(ScriptedEngine(fails=True), MemoryTransport(Reply()), Bus([]))
+    until = asyncio.Event()
+    app = worker(ScriptedEngine(fails=True, until=until), MemoryTransport(Reply()), Bus([]))
     ended: list[PenstockError | None] = []
     app.on_failure = lambda: ended.append(app.failure)
     await started(app)
-    assert types(await Client(app).execute(prompt="hi"))[-2:] == ["error", "[DONE]"]
+    client = Client(app)
+    asking = asyncio.create_task(client.execute(prompt="hi"))
+    while "started" not in types(client.events()):
+        client.changed.clear()
+        await asyncio.wait_for(client.changed.wait(), 10)
+    until.set()
+    assert types(await asyncio.wait_for(asking, 10))[-2:] == ["error", "[DONE]"]
+    late = Client(app)
+    await late.execute(prompt="hi")
+    assert late.sent[0]["status"] == 503
     assert [str(error) for error in ended] == ["The model is broken."]
     await stopped(app)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock.canon.errors import Cancelled
+from penstock.canon.errors import Cancelled, Overloaded
 from penstock.dialects import client_dialect
 from penstock.streams.handler import Call
 from penstock.transport.memory import Break, Hang, Pause, Reply
@@ -253,17 +253,44 @@ async def test_a_job_that_says_too_much_is_ended(monkeypatch: pytest.MonkeyPatch
 
 @on_virtual_time
 async def test_a_fault_of_our_own_ends_the_job_truly(caplog: pytest.LogCaptureFixture):
-    def broken(inner: Any) -> Any:
-        def handle(call: Any) -> Any:
+    async def breaking(batches: Batches) -> Batches:
+        async for batch in batches:
+            yield batch
             raise ZeroDivisionError
 
-        return handle
-
-    bench = Bench(paced(WORDS), broken)
+    bench = Bench(paced(WORDS), staged(breaking))
     *_, error, done = await bench.listen(await bench.submit()).ended()
     assert (error["code"], error["message"], done) == ("INFERENCE_FAILED", "The worker failed.", "[DONE]")
     assert bench.busy == 0
     assert "A job failed in the worker itself." in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/execute"])
+def test_c9_what_fails_before_there_is_a_job_is_a_status(path: str) -> None:
+    """As a worker does that refuses calls while its model loads."""
+
+    def refusing(inner: Handler) -> Handler:
+        def handle(call: Call) -> Any:
+            raise Overloaded("The model m is loading.", status=503, retry_after_s=7)
+
+        return handle
+
+    @on_virtual_time
+    async def play() -> None:
+        bench = Bench(paced(WORDS), refusing)
+        refused = await bench.ask("POST", path, {"prompt": "hi"})
+        assert (refused.status, refused.headers[b"retry-after"]) == (503, b"7")
+        error = refused.json["error"]
+        assert (error["code"], error["message"], error["retriable"]) == (
+            "ENGINE_UNAVAILABLE",
+            "The model m is loading.",
+            True,
+        )
+        assert list(bench.jobs) == []
+        assert bench.jobs.live == 0
+        assert [record.http_status for record in bench.records] == [503]
+
+    play()
 
 
 # --- the line for a slot ---------------------------------------------------------------------------------------------
@@ -537,7 +564,12 @@ async def test_a_job_that_runs_is_never_dropped():
 @on_virtual_time
 async def test_c13_five_hundred_jobs_of_every_ending_leave_nothing():
     broken = b'data: {"error":{"message":"no memory","type":"server_error","code":500}}\n\n'
-    refusing = Reply(status=400, headers={"content-type": "application/json"}, chunks=[b'{"error":{"message":"no"}}'])
+    refusing = Reply(
+        status=400,
+        headers={"content-type": "application/json"},
+        opening=[Pause(0.01)],
+        chunks=[b'{"error":{"message":"no"}}'],
+    )
     scripts = [
         paced(WORDS, 0.01),  # complete
         reply(token("a"), Break()),  # cut

@@ -119,6 +119,10 @@ async def test_who_need_not_wait_is_refused_with_the_time_to_come_back() -> None
         status, headers, body = await ask(app, "/v1/chat/completions", CHAT)
         assert (status, int(headers["retry-after"]) >= 1) == (503, True)
         assert json.loads(body)["error"]["message"] == "The model m is loading."
+        for path in ("/v1/execute", "/v1/jobs"):
+            status, headers, body = await ask(app, path, {"prompt": "hi"})
+            assert (status, int(headers["retry-after"]) >= 1) == (503, True)
+            assert json.loads(body)["error"]["code"] == "ENGINE_UNAVAILABLE"
         until.set()
 
 

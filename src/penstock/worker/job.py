@@ -85,7 +85,7 @@ class Job:
         #: it has a slot, or a place in line, or is over
         self.placed = asyncio.Event()
         self.over = asyncio.Event()
-        #: what ended it before it had either
+        #: what ended it before anybody was told of it, and before its first token
         self.refused: PenstockError | None = None
         self.log: bytes | bytearray = bytearray(frame(Started(job_id, call.model, moment(call.began_unix))))
         self.tokens = 0
@@ -93,6 +93,7 @@ class Job:
         self._ending: End | Failure | None = None
         self._state: State = "queued"
         self._is_bound = is_bound
+        self._is_announced = False
         self._ended = ended
         self._readers: list[Reader] = []
         self._kinds: dict[int, str] = {}
@@ -142,6 +143,12 @@ class Job:
             ending.stop_reason if isinstance(ending, End) else None,
             ending if isinstance(ending, Failure) else None,
         )
+
+    def announce(self) -> None:
+        """From here on somebody knows of it, and its failures are told in its stream."""
+        self._is_announced = True
+        if self._call is not None:
+            self._call.http_status = 200 if self._is_bound else 202
 
     def cancel(self, why: str = "The job was cancelled.") -> None:
         """Any number of times, at any moment; a job that is over stays as it ended."""
@@ -247,8 +254,6 @@ class Job:
         """What the layers of the call, and the engine, say on the way."""
         if progress is SLOT and not self.is_over:
             self._state = "running"
-        if self._call is not None and not self.placed.is_set():
-            self._call.http_status = 200 if self._is_bound else 202
         self.placed.set()
         self._narration.say(progress)
 
@@ -276,7 +281,7 @@ class Job:
         )
 
     def _fail(self, error: PenstockError) -> None:
-        if not self.placed.is_set():
+        if not self._is_announced and not self.tokens:
             self.refused = error
         ending = failure(error)
         self._close(ending, frame(ending) + DONE)

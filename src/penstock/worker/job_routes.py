@@ -7,8 +7,8 @@
     DELETE /v1/jobs/{id}          cancel it; one that is over stays as it ended
     POST   /v1/execute            a job and its stream in one; it ends when nobody reads it any more
 
-What is wrong with a request is told at once and whole, before there is a job. While a job has no place, because the
-line is full, it is refused with 429. After that every failure is an `error` event of its stream.
+What is wrong with a request is told at once and whole, before there is a job. One that cannot have a place, because the
+line is full or the model is not there yet, is refused with a status. After that a failure is an `error` event.
 """
 
 from __future__ import annotations

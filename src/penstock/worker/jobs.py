@@ -77,6 +77,7 @@ class Jobs:
         if job.refused is not None:
             self._forget(job)
             raise job.refused
+        job.announce()
         return job
 
     def find(self, job_id: str) -> Job:
@@ -122,8 +123,10 @@ class Jobs:
         self._arm()
 
     def _forget(self, job: Job) -> None:
-        """One that was refused: whoever asked for it has been told, and has no name for it."""
-        self._jobs.pop(job.id, None)
+        """One that was refused: whoever asked for it is told, and has no name for it."""
+        if self._jobs.pop(job.id, None) is not None:
+            self._over = deque(each for each in self._over if each[1] is not job)
+            self._over_bytes -= len(job.log)
 
     def _drop_oldest(self) -> None:
         _, job = self._over.popleft()
