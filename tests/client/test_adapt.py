@@ -569,6 +569,12 @@ def test_what_is_no_source_is_refused_at_once(source: Any, said: str) -> None:
         penstock.adapt(source)
 
 
+def test_an_option_that_does_not_exist_names_the_nearest() -> None:
+    options: Any = {"timeot": 3}
+    with pytest.raises(penstock.InvalidRequest, match=r"There is no option `timeot`\. Did you mean `timeout`\?"):
+        penstock.adapt([], **options)
+
+
 def test_items_that_nobody_knows_say_what_to_give() -> None:
     for item, said in (
         ("text", "give {'content': text}"),

@@ -223,6 +223,10 @@ async def test_no_connection_is_held_while_tools_run_and_the_next_request_takes_
         transport = client._kept[asyncio.get_running_loop()]
 
         async def look() -> str:
+            for _ in range(5000):  # the body's last bytes may still be on their way
+                if transport.idle_connections:
+                    break
+                await asyncio.sleep(0.001)
             held.append((transport.open_connections, transport.idle_connections))
             return "x"
 

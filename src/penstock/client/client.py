@@ -20,7 +20,7 @@ from penstock.client.embed import ask_once, embed_all, read_texts
 from penstock.client.hooks import check_plain
 from penstock.client.keys import ENV_FILE
 from penstock.client.loop import private_loop
-from penstock.client.options import EmbedOptions, Options, ToolOptions, known_embed_options, known_options
+from penstock.client.options import EmbedOptions, Options, ToolOptions, check_names, known_embed_options, known_options
 from penstock.client.output import Shape
 from penstock.client.records import Records
 from penstock.client.request import build_request, read_functions, unforced
@@ -214,6 +214,7 @@ class Client:
         return self._adapted(chunks, how)
 
     def _adapted(self, chunks: Any, how: Adapting) -> AsyncStream:
+        check_names(how, Adapting.__annotations__)
         provider = how.get("provider") or provider_of(chunks)
         handler = adapting(chunks, timeout=how.get("timeout", 60.0), recover=how.get("recovery"), provider=provider)
         call = self._call("")
@@ -355,9 +356,11 @@ class Client:
             if kept is None:
                 await transport.aclose()
 
-    def models(self, provider: str, **options: Any) -> list[Model]:
+    def models(
+        self, provider: str, *, base_url: str | None = None, dialect: str | None = None, key: str | None = None
+    ) -> list[Model]:
         """`amodels` for programs without a loop."""
-        return private_loop.run(self.amodels(provider, **options))
+        return private_loop.run(self.amodels(provider, base_url=base_url, dialect=dialect, key=key))
 
 
 def _transport() -> Http1Transport:

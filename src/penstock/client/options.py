@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from penstock.canon.errors import InvalidRequest
@@ -92,8 +92,13 @@ def known_embed_options(given: Mapping[str, Any]) -> EmbedOptions:
     return cast("EmbedOptions", _checked(given, _KNOWN_TO_EMBED))
 
 
-def _checked(given: Mapping[str, Any], known: frozenset[str], more: Sequence[str] = ()) -> dict[str, Any]:
+def check_names(given: Iterable[str], known: Collection[str], others: Sequence[str] = ()) -> None:
+    """Raise `InvalidRequest` for a word that is none of the known, with the nearest of them and of `others`."""
     for name in given:
         if name not in known:
-            raise InvalidRequest(f"There is no option `{name}`.", param=name, fix=nearest(name, [*known, *more]))
+            raise InvalidRequest(f"There is no option `{name}`.", param=name, fix=nearest(name, [*known, *others]))
+
+
+def _checked(given: Mapping[str, Any], known: frozenset[str], more: Sequence[str] = ()) -> dict[str, Any]:
+    check_names(given, known, more)
     return {name: value for name, value in given.items() if value is not None}
