@@ -15,7 +15,9 @@ import pytest
 
 from penstock.framing.sse import SSEFraming
 from penstock.worker.llamacpp import demo_model
+from tests.gateways import until
 from tests.processes import run, running
+from tests.terminals import terminal
 from tests.worker.gguf_files import write
 
 if TYPE_CHECKING:
@@ -232,6 +234,32 @@ def test_a_model_file_of_ones_own(tmp_path: Path) -> None:
             assert json.load(answer)["model"] == "mine"
 
 
+def test_a_worker_with_a_token_a_name_and_sizes_of_its_own(tmp_path: Path) -> None:
+    token = "0123456789abcdef-worker"
+    options = ("--alias", "my-model", "--ctx", "2048", "--slots", "1", "--threads", "2", "--while-loading", "refuse")
+    arguments = ("worker", "--demo", *options, "--token-env", "TOKEN", "--port", "0")
+    with running(*arguments, cwd=tmp_path, env={"TOKEN": token}) as started:
+        assert "my-model (llama Q8_0; 1 slot of 2,048 tokens, 2 threads)" in started.wait_for_line("running")
+
+        def ask(path: str, **headers: str) -> tuple[int, Any]:
+            connection = http.client.HTTPConnection(urlsplit(started.url).netloc, timeout=30)
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            said = json.load(answer)
+            connection.close()
+            return answer.status, said
+
+        until(lambda: ask("/health")[1]["status"] == "ok", "the model")  # which asks nobody for anything
+        assert ask("/ready") == (200, {"status": "ready", "model": "my-model"})
+        for path in ("/v1/models", "/v1/jobs", "/v1/info", "/slots"):
+            assert ask(path)[0] == 401
+            assert ask(path, authorization="Bearer something-else")[0] == 401
+            assert ask(path, authorization=f"Bearer {token}")[0] == 200
+        assert ask("/v1/info", **{"x-api-key": token})[1]["context_tokens"] == 2048
+        assert [model["id"] for model in ask("/v1/models", authorization=f"Bearer {token}")[1]["data"]] == ["my-model"]
+        assert not any(token in line for line in started.lines)
+
+
 def test_a_port_that_is_taken(worker: Running, tmp_path: Path) -> None:
     port = str(urlsplit(worker.url).port)
     ended = run("worker", "--demo", "--port", port, cwd=tmp_path)
@@ -310,3 +338,15 @@ def test_an_option_that_no_engine_gets_would_be_seen(worker: Running) -> None:
     assert hot[0] == hot[1]
     assert len(set(hot)) > 1
     assert words(temperature=2, seed=7, top_k=1) == words(temperature=0)
+
+
+def test_a_terminal_shows_the_load_and_the_bar_goes_with_it(tmp_path: Path) -> None:
+    with terminal("worker", "--demo", "--port", "0", cwd=tmp_path, env={"TERM": "xterm", "COLUMNS": "100"}) as shown:
+        shown.until(r"Loading tiny.*1\.0/1\.0 MB")
+        shown.interrupt()
+        code, _ = shown.ended()
+    assert code == 0
+
+
+def test_what_is_no_terminal_is_shown_no_bar(worker: Running) -> None:
+    assert not any("Loading" in line for line in worker.lines)
