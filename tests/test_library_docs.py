@@ -33,6 +33,7 @@ SAID: dict[str, list[tuple[Reply, ...]]] = {
     "several-models": [
         (Reply(faults=("status-529",)), Reply(text="I cannot look outside.")),
         (Reply(faults=("status-500",)),) * 2 + (Reply(text="Once upon a time."),),
+        (Reply(text="Once upon a time.", faults=("cut-after-2",)), Reply(text="Once upon a time.")),
     ],
     "structured-output": [
         (Reply(text='{"name":"Lisbon","country":"Portugal","people":567131}'),),

@@ -169,6 +169,14 @@ class Fold:
                 self._finish = event
                 self._usage = event.usage or self._usage
 
+    def begin_again(self, events: Iterable[Event]) -> None:
+        """Feed these, and forget the blocks that were begun before them: the reply is said anew."""
+        before = [*self._open, *self._parts]
+        self.feed(events)
+        for i in before:
+            self._open.pop(i, None)
+            self._parts.pop(i, None)
+
     @property
     def usage(self) -> Usage | None:
         """The last that was said."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from penstock.canon.embedding import EmbedRequest
 from penstock.canon.errors import ConfigError
 from penstock.canon.target import Target
+from penstock.catalogue.provider import nearest
 from penstock.client.adapt import Adapting, adapting, is_async, provider_of
 from penstock.client.conversation import Messages, read_conversation
 from penstock.client.embed import ask_once, embed_all, read_texts
@@ -31,6 +32,7 @@ from penstock.client.target import (
     ModelSpec,
     able,
     check_key,
+    continues,
     find_target,
     find_upstream,
     listed,
@@ -41,6 +43,7 @@ from penstock.client.target import (
 from penstock.client.tool_loop import Limits, ToolRun, run_loop
 from penstock.dialects.embedding import embedding
 from penstock.policy.models import ask_models
+from penstock.policy.recovery import Mode
 from penstock.policy.trace import trace_of
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import Call
@@ -68,7 +71,8 @@ class Client:
 
     `defaults` are options of every chat call, unless the call says otherwise. `env_file` is where keys are looked for
     that the environment does not have; None: nowhere. `retry` asks again what failed before its first content; None:
-    each call is asked once.
+    each call is asked once. `recovery` takes a reply up that breaks after content: with `continue` a target that can goes
+    on where it was cut, with `restart` all of it is said again; a `Progress` of the stage `recovered` marks the place.
 
     `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
     (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
@@ -86,6 +90,7 @@ class Client:
         env_file: str | Path | None = ENV_FILE,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        recovery: Mode = "off",
         hooks: Hooks | None = None,
         telemetry: Exporter | Iterable[Exporter] | Bus | None = None,
     ) -> None:
@@ -93,7 +98,9 @@ class Client:
         self._keys = dict(keys or {})
         self._defaults = known_options(defaults or {})
         self._env_file = env_file
-        self._stack = Stack(timeouts or Timeouts(), retry)
+        if recovery not in get_args(Mode):
+            raise ConfigError(f"There is no recovery `{recovery}`.", fix=nearest(str(recovery), get_args(Mode)))
+        self._stack = Stack(timeouts or Timeouts(), retry, recovery, continues)
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
         self._records = Records(telemetry) if telemetry is not None else None
         self._observers = Observers(

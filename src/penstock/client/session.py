@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.canon.errors import PenstockError, SchemaMismatch
-from penstock.canon.events import KeepAlive
+from penstock.canon.events import KeepAlive, Progress
 from penstock.canon.response import Ending, Fold, Response, Timing
 from penstock.client.hooks import Hooks, RequestSent, ResponseStarted, StreamEnd, tell
 from penstock.client.left_out import warned, warnings_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from penstock.canon.embedding import EmbedRequest
+    from penstock.canon.events import Event
     from penstock.canon.price import Price
     from penstock.canon.target import Target
     from penstock.canon.usage import Usage
@@ -260,7 +261,10 @@ class Session:
         # Not CancelledError: a caller that gave up one read may come back for it. If it does not, it has left.
         events = batch.events
         self.was_read = True
-        self._folding.feed(events)
+        if batch.seam is None:
+            self._folding.feed(events)
+        else:
+            events = self._taken_up(events, batch.seam)
         if self.call.dropped:
             events = warned(self.call, events)
         for event in events:
@@ -273,6 +277,14 @@ class Session:
                 if other is not reader:
                     other.offer(events)
         return True
+
+    def _taken_up(self, events: list[Event], seam: str) -> list[Event]:
+        """Another attempt goes on from here: in a reply that is said again, what was said before is no part of it."""
+        if self.call.recovered == "restart":
+            self._folding.begin_again(events)
+        else:
+            self._folding.feed(events)
+        return [Progress("recovered", message=seam.removeprefix("penstock: ")), *events]
 
     # --- what is known of it ----------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """What a client's calls go through: the gateway's own layers, without its doors.
 
-    fallback → retried → capable → upstream
+    recovered → fallback → retried → capable → upstream
 
-A call of several targets is asked at the next one where that may help; a call of one goes without that layer. What is
-learnt of those who are asked (what they lack, whether they work) is kept for each loop that the client is used on.
+A call of several targets is asked at the next one where that may help; a call of one goes without that layer, and one
+that is not to be taken up when it breaks in the middle without the first. What is learnt of those who are asked (what
+they lack, whether they work) is kept for each loop that the client is used on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from penstock.policy.breaker import Breakers
 from penstock.policy.capabilities import Capabilities, capable
 from penstock.policy.embed import embeddings
 from penstock.policy.fallback import fallback
+from penstock.policy.recovery import recovered
 from penstock.policy.retry import Retry, retried
 from penstock.policy.upstream import in_dialect, upstream
 from penstock.streams.handler import compose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.canon.embedding import EmbedRequest
+    from penstock.canon.target import Target
+    from penstock.policy.recovery import Mode
     from penstock.streams.clocks import Timeouts
     from penstock.streams.handler import Handler, Layer
     from penstock.transport.base import Transport
@@ -39,11 +45,15 @@ class _Learnt:
 
 
 class Stack:
-    """`retry` None: nobody is asked twice, but where one fails, the next."""
+    """`retry` None: nobody is asked twice, but where one fails, the next. `continues` says who goes on with a reply."""
 
-    def __init__(self, timeouts: Timeouts, retry: Retry | None) -> None:
+    def __init__(
+        self, timeouts: Timeouts, retry: Retry | None, recovery: Mode, continues: Callable[[Target], bool]
+    ) -> None:
         self.timeouts = timeouts
         self._retry = retry
+        self._recovery: Mode = recovery
+        self._continues = continues
         self._learnt: WeakKeyDictionary[asyncio.AbstractEventLoop, _Learnt] = WeakKeyDictionary()
 
     def chat(self, transport: Transport, *, targets: int) -> Handler:
@@ -54,6 +64,8 @@ class Stack:
             learnt = self._learnt[loop] = _Learnt()
         layers: list[Layer] = []
         retry = self._retry
+        if self._recovery != "off":
+            layers.append(recovered(self._recovery, total_s=self.timeouts.total, continues=self._continues))
         if targets > 1:
             layers.append(fallback(learnt.breakers))
             retry = retry or _ONCE  # which also passes over a reply that says nothing

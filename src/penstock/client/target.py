@@ -23,6 +23,7 @@ from penstock.catalogue.provider import filled, nearest
 from penstock.client.keys import found_key, no_key
 from penstock.dialects import DIALECTS
 from penstock.dialects.embedding import MOST_TEXTS
+from penstock.policy.recovery import goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -236,6 +237,13 @@ def _first_image(request: ChatRequest) -> str | None:
             if any(isinstance(each, Image) for each in shown):
                 return f"messages[{k}]"
     return None
+
+
+def continues(target: Target) -> bool:
+    """Whether it goes on with a reply whose beginning it is given: as the catalogue says, or as its kind does."""
+    entry = known().get(target.upstream)
+    said = entry.capabilities.prefill if entry is not None and entry.is_at(target.url) else None
+    return goes_on(target) if said is None else said
 
 
 def listed_at(name: str) -> str | None:
