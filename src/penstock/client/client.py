@@ -71,8 +71,9 @@ class Client:
 
     `defaults` are options of every chat call, unless the call says otherwise. `env_file` is where keys are looked for
     that the environment does not have; None: nowhere. `retry` asks again what failed before its first content; None:
-    each call is asked once. `recovery` takes a reply up that breaks after content: with `continue` a target that can goes
-    on where it was cut, with `restart` all of it is said again; a `Progress` of the stage `recovered` marks the place.
+    each call is asked once. `recovery` takes up a reply that breaks after content: with `continue` a target that can
+    goes on where it was cut, with `restart` all of it is said again; a `Progress` of the stage `recovered` marks the
+    place.
 
     `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
     (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
