@@ -37,6 +37,17 @@ def test_a_fault_is_a_row_and_exit_code_1(tmp_path: Path) -> None:
     assert rows["exactly one end"]["verdict"] == "failed"
 
 
+def test_the_token_is_sent_and_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "the-token-of-this-test")
+    with LyingWorker("hangs") as lying:
+        ended = run("worker", "test", lying.root, "--token-env", "A_TOKEN", "--patience", "0.6", cwd=tmp_path)
+        sent = {seen.headers.get("authorization") for seen in lying.seen}
+    assert sent == {"Bearer the-token-of-this-test"}
+    assert ended.returncode == 1
+    assert "exactly one end\tfailed\t0 ends; its connection is open\t" in ended.stdout
+    assert "the-token-of-this-test" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

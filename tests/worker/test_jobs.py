@@ -16,7 +16,7 @@ from penstock.dialects import client_dialect
 from penstock.streams.handler import Call
 from penstock.transport.memory import Break, Hang, Pause, Reply
 from penstock.worker import job as job_module
-from penstock.worker.job import PIECE_BYTES
+from penstock.worker.reader import PIECE_BYTES
 from tests.virtual_clock import now, on_virtual_time
 from tests.worker.scripted import END, Bench, paced, progress, reply, token
 
@@ -218,6 +218,7 @@ async def test_heartbeats_while_the_engine_thinks():
     reader = bench.listen(await bench.submit())
     await reader.ended()
     assert reader.body.count(b": keep-alive\n\n") == 2
+    assert [record.heartbeats for record in bench.records] == [2]
 
 
 @on_virtual_time

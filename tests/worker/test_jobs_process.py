@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.testing.smoke.asking import Client, Heard
-from penstock.testing.smoke.steps import problem_of
+from penstock.testing.smoke.stream import problem_of
 from penstock.worker.events import End, Failure
 
 if TYPE_CHECKING:

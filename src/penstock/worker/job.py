@@ -25,16 +25,14 @@ from penstock.worker.refusal import failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.serving.downstream import Downstream
     from penstock.streams.batch import Batch
     from penstock.streams.handler import Call, Handler
     from penstock.worker.events import StopReason
+    from penstock.worker.reader import Reader
 
 METRICS_EVERY_S = 1.0
 #: what one job may say in all: a third of a million tokens
 MAX_LOG_BYTES = 32 * 1024 * 1024
-#: what a reader that is behind is given at once
-PIECE_BYTES = 64 * 1024
 
 State = Literal["queued", "running", "complete", "failed", "cancelled"]
 
@@ -96,6 +94,7 @@ class Job:
         self._is_announced = False
         self._ended = ended
         self._readers: list[Reader] = []
+        self._heartbeats = 0  # written to those that have left
         self._kinds: dict[int, str] = {}
         self._first_at: float | None = None
         self._timings = Timings()
@@ -162,6 +161,7 @@ class Job:
 
     def leave(self, reader: Reader) -> None:
         self._readers.remove(reader)
+        self._heartbeats += reader.heartbeats
         if self._is_bound and not self._readers:
             self.cancel("Its client left.")
 
@@ -171,8 +171,11 @@ class Job:
         end: tuple[End, bytes] | None = None
         try:
             async with handler(call) as stream:
-                async for batch in stream:
-                    self._take(batch)
+                try:
+                    async for batch in stream:
+                        self._take(batch)
+                finally:
+                    call.sent.heartbeats = self._heartbeats + sum(reader.heartbeats for reader in self._readers)
                 if not stream.is_complete:
                     raise Cancelled("The job was cancelled.")
                 ending = self._end(call)
@@ -305,89 +308,6 @@ class Job:
         self.over.set()
         for reader in self._readers:
             reader.wake()
-
-
-class Reader:
-    """One client of a job's stream, from wherever the job is to its end."""
-
-    def __init__(self, job: Job, down: Downstream) -> None:
-        self._job = job
-        self._down = down
-        self._at = 0  # bytes of the log that it has
-        self._told: bytes | None = None
-        self._waiting: asyncio.Future[None] | None = None  # while it has all there is
-
-    async def read(self) -> None:
-        job, down = self._job, self._down
-        job.join(self)
-        try:
-            while True:
-                piece = self._piece()
-                self._at += len(piece)
-                if job.is_over and self._at == len(job.log):
-                    await down.end(piece)
-                    return
-                if piece:
-                    await down.write(piece)
-                else:
-                    await self._more()
-        finally:
-            down.stop()
-            job.leave(self)
-
-    def _piece(self) -> bytes:
-        """What comes next, in whole frames: a heartbeat may follow any of them."""
-        log, at = self._job.log, self._at
-        if len(log) - at <= PIECE_BYTES:
-            return bytes(log[at:])
-        cut = log.rfind(b"\n\n", at, at + PIECE_BYTES)
-        if cut < 0:
-            cut = log.find(b"\n\n", at + PIECE_BYTES - 1)
-        return bytes(log[at : cut + 2])
-
-    async def _more(self) -> None:
-        """Return when there is more in the log than this reader could be given at once."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        said = self._job.last_narration
-        if said is not None and said is not self._told:
-            self.narrated(said)
-        try:
-            await self._waiting
-        finally:
-            self._waiting = None
-
-    # --- what the job tells it, and never waits for -------------------------------------------------------------------
-
-    def grown(self, data: bytes, at: float) -> None:
-        """The log has grown by this."""
-        if not self._keeps_up:
-            return
-        try:
-            if self._down.write_now(data, at):
-                self._at += len(data)
-                return
-        except Exception:
-            _log.debug("A reader could not be written to; it finds out by itself.", exc_info=True)
-        self.wake()
-
-    def narrated(self, said: bytes) -> None:
-        """The last thing narrated. One that is missed comes later, if nothing has taken its place."""
-        if self._keeps_up:
-            self._told = said
-            self._down.aside(said)
-
-    def aside(self, said: bytes) -> None:
-        if self._keeps_up:
-            self._down.aside(said)
-
-    def wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    @property
-    def _keeps_up(self) -> bool:
-        """It has all there is. One that was woken has not, though it may not have run yet."""
-        return self._waiting is not None and not self._waiting.done()
 
 
 def stream_url(job_id: str) -> str:

@@ -27,7 +27,8 @@ from penstock.serving.downstream import Downstream
 from penstock.serving.route import unless_gone
 from penstock.serving.running import running_of
 from penstock.streams.handler import Call
-from penstock.worker.job import JobInfo, Reader, stream_url
+from penstock.worker.job import JobInfo, stream_url
+from penstock.worker.reader import Reader
 from penstock.worker.refusal import refuse_fields, refuse_job
 from penstock.worker.request import read_request
 
@@ -116,7 +117,7 @@ def job_routes(
             connection=connection_of(scope),
         )
         # A server that ends stops the job, which says so: its readers then come to its end by themselves.
-        await unless_gone(call, Reader(job, down).read(), scope, receive, is_stopped=False)
+        await unless_gone(call, Reader(job, down, call.sent).read(), scope, receive, is_stopped=False)
 
     async def everyone(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, 200, msgspec.json.encode(_List([job.info for job in jobs])))

@@ -37,8 +37,8 @@ MUTATIONS = (
         "c5-narration-is-chained-before-the-tokens",
         "the tokens come when the narration has ended, which may be never",
         "worker/job.py",
-        "                async for batch in stream:\n",
-        "                chained = [batch async for batch in stream]\n                for batch in chained:\n",
+        "                    async for batch in stream:\n",
+        "                    chained = [batch async for batch in stream]\n                    for batch in chained:\n",
         "worker/test_execute.py::test_c5_no_token_waits_for_narration_that_goes_on",
     ),
     Mutation(

@@ -8,7 +8,7 @@ MUTATIONS = (
     Mutation(
         "c3-a-reader-that-was-woken-is-written-to",
         "a reader that has fallen behind is given what is new before what it missed",
-        "worker/job.py",
+        "worker/reader.py",
         "        return self._waiting is not None and not self._waiting.done()\n",
         "        return self._waiting is not None\n",
         "worker/test_jobs.py::test_c3_however_a_client_reads_it_reads_each_token_once_and_in_order",
@@ -16,7 +16,7 @@ MUTATIONS = (
     Mutation(
         "c3-who-joins-late-misses-the-beginning",
         "a reader begins where the job is",
-        "worker/job.py",
+        "worker/reader.py",
         "        self._at = 0  # bytes of the log that it has\n",
         "        self._at = len(job.log)\n",
         "worker/test_jobs.py::test_c3_who_joins_late_reads_what_it_missed_and_then_goes_on",

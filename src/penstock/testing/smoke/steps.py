@@ -16,7 +16,8 @@ from msgspec import Struct
 from penstock.canon.errors import PenstockError
 from penstock.canon.wire import ConnectionLost
 from penstock.testing.smoke.asking import Answer, Heard
-from penstock.worker.events import End, Failure, Metrics, Narration, Started, Token
+from penstock.testing.smoke.stream import disorder, ending, kind, last_word, problem_of
+from penstock.worker.events import End, Failure, Started, Token
 
 if TYPE_CHECKING:
     from penstock.testing.smoke.asking import Client
@@ -136,7 +137,7 @@ async def first_event(trial: Trial) -> str:
     first = trial.story.events[0]
     after_s = first.at - trial.story.asked_at
     if not isinstance(first.event, Started):
-        raise Broken(f"the first event is {_kind(first.event)}, not started")
+        raise Broken(f"the first event is {kind(first.event)}, not started")
     if after_s > FIRST_EVENT_S:
         raise Broken(f"after {after_s:.2f} s")
     return f"started after {after_s * 1e3:.0f} ms"
@@ -164,7 +165,7 @@ async def in_order(trial: Trial) -> str:
 
 
 async def one_end(trial: Trial) -> str:
-    problem = _ending(trial.story)
+    problem = ending(trial.story)
     if problem is not None:
         raise Broken(problem)
     (end,) = trial.story.of(End)
@@ -172,7 +173,7 @@ async def one_end(trial: Trial) -> str:
 
 
 async def done(trial: Trial) -> str:
-    problem = _last_word(trial.story)
+    problem = last_word(trial.story)
     if problem is not None:
         raise Broken(problem)
     return "once, and nothing after it"
@@ -243,7 +244,7 @@ async def _cancelled(trial: Trial, *, at_once: bool) -> str | None:
     if state != "cancelled":
         raise Broken(f"its state is {state} after the cancel")
     failures = heard.of(Failure)
-    if [each.code for each in failures] != ["CANCELLED"] or heard.of(End) or _last_word(heard) is not None:
+    if [each.code for each in failures] != ["CANCELLED"] or heard.of(End) or last_word(heard) is not None:
         told = ", ".join(each.code for each in failures) or "no error"
         raise Broken(f"its stream told {told} and {len(heard.of(End))} ends; its connection is {heard.ended}")
     return f"after {len(heard.tokens)} tokens, in {took_s * 1e3:.0f} ms; a second cancel is answered, too"
@@ -355,59 +356,6 @@ async def _tidy(trial: Trial) -> None:
                 await trial.cancel(job_id)
         except (Broken, PenstockError, ConnectionLost, TimeoutError):
             return  # who cannot be asked cannot be tidied either
-
-
-# --- a stream, as it should be ----------------------------------------------------------------------------------------
-
-
-def problem_of(heard: Heard) -> str | None:
-    """What is wrong with a stream that should be whole; None: nothing."""
-    return disorder(heard) or _ending(heard) or _last_word(heard)
-
-
-def disorder(heard: Heard) -> str | None:
-    """Of its events: their form, their order, their numbers, and whose they are."""
-    if heard.malformed is not None:
-        return f"an event cannot be read: {heard.malformed}"
-    if not heard.events:
-        return f"status {heard.status}, and not one event"
-    kinds = [type(each.event) for each in heard.events]
-    if kinds.count(Started) != 1 or kinds[0] is not Started:
-        return f"{kinds.count(Started)} started events, the first event is {kinds[0].__name__.lower()}"
-    if [token.i for token in heard.tokens] != list(range(len(heard.tokens))):
-        return "the tokens are not numbered 0, 1, 2 and so on"
-    started = heard.events[0].event
-    assert isinstance(started, Started)
-    if any(each.job_id != started.job_id for each in heard.narrations):
-        return "a narration is another job's"
-    if Token in kinds and Narration in kinds[kinds.index(Token) :]:
-        return "a narration came after the first token"
-    if Metrics in kinds and Token in kinds and kinds.index(Metrics) < kinds.index(Token):
-        return "metrics came before the first token"
-    return None
-
-
-def _ending(heard: Heard) -> str | None:
-    ends, failures = heard.of(End), heard.of(Failure)
-    if failures:
-        return f"{len(failures)} errors ({failures[0].code}: {failures[0].message}), {len(ends)} ends"
-    if len(ends) != 1:
-        return f"{len(ends)} ends; its connection is {heard.ended}"
-    if not isinstance(heard.events[-1].event, End):
-        return f"{_kind(heard.events[-1].event)} came after the end"
-    return None
-
-
-def _last_word(heard: Heard) -> str | None:
-    if heard.dones != 1 or heard.after_done:
-        return f"{heard.dones} times, {heard.after_done} events after it"
-    if heard.ended != "clean":
-        return f"the stream is {heard.ended} after it"
-    return None
-
-
-def _kind(event: object) -> str:
-    return type(event).__name__.lower()
 
 
 def _status(answer: Answer) -> str:
