@@ -239,6 +239,13 @@ def test_why_an_engine_is_gone_is_told_by_its_exit(code: int, kills: Any, kind: 
     assert error.message == said
 
 
+def test_a_crash_while_it_loads_is_not_told_to_be_asked_again() -> None:
+    error = crashed(-6, 0, 0, while_loading=True)
+    assert str(error) == (
+        "The engine was killed by SIGABRT while it loaded the model. The file may be damaged, or memory short."
+    )
+
+
 def test_the_reason_of_a_load_that_failed_is_llama_cpps_own() -> None:
     said = [
         "0.00.001.897 I srv          init: build_info",

@@ -219,7 +219,8 @@ def crashed(
             fix="Take a smaller --ctx, fewer --slots or a smaller model.",
         )
     how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with {code}"
-    return EngineCrashed(f"The engine {how}{when}.", fix="Ask again: it is started anew.")
+    fix = "The file may be damaged, or memory short." if while_loading else "Ask again: it is started anew."
+    return EngineCrashed(f"The engine {how}{when}.", fix=fix)
 
 
 def _signal(number: int) -> str:
