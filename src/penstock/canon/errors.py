@@ -98,7 +98,7 @@ class ShuttingDown(PenstockError):
     status = 503
     retry_after_s = 1.0
 
-    def __init__(self, message: str = "The gateway is shutting down.", *, fix: str | None = "Ask again.") -> None:
+    def __init__(self, message: str = "The server is shutting down.", *, fix: str | None = "Ask again.") -> None:
         super().__init__(message, fix=fix)
 
 
