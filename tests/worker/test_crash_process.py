@@ -98,6 +98,24 @@ def test_c4_every_call_ends_in_its_own_error_and_the_next_is_answered(own_worker
     assert b'"type":"end"' in again.data
 
 
+def test_calls_that_wait_in_line_for_a_crashed_engine_are_answered_by_the_next(own_worker: Running) -> None:
+    """Its slots are all taken: those who have one lose their calls, and nobody else does."""
+    info = get(own_worker, "/v1/info")
+    running = [Asking(own_worker, "/v1/chat/completions", ENDLESS) for _ in range(info["slots"])]
+    for call in running:
+        assert call.has_content.wait(30)
+    waiting = [Asking(own_worker, "/v1/execute", {"prompt": "Hello", "temperature": 0}) for _ in range(5)]
+    for call in waiting:
+        assert call.has_content.wait(30)  # it has begun, as a job that stands in line
+    os.kill(info["engine"]["pid"], signal.SIGKILL)
+    for call in (*running, *waiting):
+        call.join(60)
+        assert not call.is_alive()
+    assert all(b'"type":"engine_crashed"' in call.data for call in running)
+    assert all(b'"type":"end"' in call.data for call in waiting)
+    assert get(own_worker, "/v1/info")["restarts"] == info["restarts"] + 1
+
+
 def test_a_worker_that_is_killed_takes_its_engine_with_it(tmp_path: Path) -> None:
     """Nobody is there any more to end it, so it ends by itself."""
     arguments = command("worker", "--demo", "--port", "0")

@@ -104,6 +104,20 @@ async def test_loading_is_told_as_a_stream_that_ends_when_the_model_is_there() -
     assert (told[0]["stage"], told[0]["layers_loaded"], told[0]["layers_total"]) == ("reading", 0, 1)
 
 
+async def test_who_watches_a_load_does_not_keep_the_worker_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.worker.about.LOOK_S", 0.001)
+    until = asyncio.Event()
+    app = worker(ScriptedEngine(until=until), MemoryTransport(Reply()), Bus([]), heartbeat_s=0.002)
+    async with running(app):
+        watching = asyncio.create_task(ask(app, "/v1/loading"))
+        await asyncio.sleep(0.02)
+        assert not watching.done()
+        app.running.is_draining = True
+        body = (await asyncio.wait_for(watching, 10))[2]
+    assert b"[DONE]" not in body
+    assert b": keep-alive\n\n" in body
+
+
 async def test_loading_that_failed_is_told_with_why() -> None:
     async with running(worker(ScriptedEngine(fails=True), MemoryTransport(Reply()), Bus([]))) as app:
         body = (await ask(app, "/v1/loading"))[2]

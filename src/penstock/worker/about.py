@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.framing.sse import write_event
 from penstock.serving.asgi import request_id_of, respond, retry_after
+from penstock.serving.running import running_of
 
 if TYPE_CHECKING:
     from penstock.serving.asgi import Receive, Route, Scope, Send
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+#: how often who watches a load looks whether the worker is ending
+LOOK_S = 0.25
 
 _READY = {"ok": "ready"}
 
@@ -79,6 +82,7 @@ def loading_route(loading: Loading, heartbeat_s: float | None) -> Route:
             (b"x-request-id", request_id_of(scope).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        running = running_of(scope)
         leaving = asyncio.ensure_future(gone())
         try:
             while not leaving.done():
@@ -89,11 +93,15 @@ def loading_route(loading: Loading, heartbeat_s: float | None) -> Route:
                     await send({"type": "http.response.body", "body": data, "more_body": not is_last})
                     if is_last:
                         return
+                    quiet_s = 0.0
                     while not changing.done() and not leaving.done():
-                        done, _ = await asyncio.wait(
-                            (changing, leaving), timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED
-                        )
-                        if not done:
+                        await asyncio.wait((changing, leaving), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                        if running is not None and running.is_draining:  # nothing more will come of it
+                            await send({"type": "http.response.body", "body": b""})
+                            return
+                        quiet_s += LOOK_S
+                        if heartbeat_s is not None and quiet_s >= heartbeat_s and not changing.done():
+                            quiet_s = 0.0
                             await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
                 finally:
                     changing.cancel()
