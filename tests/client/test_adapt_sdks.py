@@ -255,7 +255,8 @@ async def test_recovery_asks_another_sdk(upstream: Upstream, aopened: AsyncExitS
         upstream.says(Reply(text=TEXT))
         return anthropic_async(upstream, aopened)
 
-    async with penstock.adapt(openai_async(upstream, aopened), timeout=0.3, recovery=other) as stream:
+    # long enough for an SDK that is made meanwhile, beside whatever else runs
+    async with penstock.adapt(openai_async(upstream, aopened), timeout=1.5, recovery=other) as stream:
         assert "".join([piece async for piece in stream.text]) == TEXT
     assert stream.response.attempts == 2
     await asyncio.to_thread(check_closed, upstream.seen[0])
