@@ -441,7 +441,8 @@ def test_c4_rule_3_there_is_one_ending_and_only_the_providers_terminal_makes_it_
 ) -> None:
     upstream.says(Reply(text=TEXT, faults=faults))
     ends: list[penstock.StreamEnd] = []
-    client = client_of(upstream, hooks=penstock.Hooks(on_end=ends.append), timeouts=penstock.Timeouts(idle=0.1))
+    timeouts = penstock.Timeouts(idle=0.1 if outcome == "timeout" else 60)
+    client = client_of(upstream, hooks=penstock.Hooks(on_end=ends.append), timeouts=timeouts)
     with suppress(penstock.UpstreamError), client.stream(MODEL, "Hi") as stream:
         for k, _ in enumerate(stream):
             if outcome == "cancelled" and k == 3:
@@ -502,7 +503,8 @@ def test_rule_6_nothing_is_yielded_in_a_finally() -> None:
 @pytest.mark.parametrize(("fault", "clock"), [("pings-0", "first_content"), ("pings-2", "idle")])
 def test_c8_rule_7_signs_of_life_are_no_content(fault: str, clock: str, upstream: Upstream) -> None:
     upstream.says(Reply(text=TEXT, faults=(fault,)))
-    timeouts = penstock.Timeouts(first_content=0.3, idle=0.3, silence=30, total=20)
+    limits: dict[str, float] = {"first_content": 15, "idle": 15, clock: 0.2}
+    timeouts = penstock.Timeouts(**limits, silence=15, total=20)
     seen: list[object] = []
     with pytest.raises(penstock.TimedOut) as caught, client_of(upstream, timeouts=timeouts).stream(MODEL, "Hi") as it:
         seen.extend(it)
