@@ -25,7 +25,7 @@ def check_closed(seen: Seen, *, since: float | None = None) -> None:
     """The upstream saw its connection go, before it had said everything."""
     seen.wait_over()
     assert seen.closed_at is not None
-    assert since is None or seen.closed_at - since < 2.0
+    assert since is None or seen.closed_at - since < 30.0  # left to itself it would be open for minutes
 
 
 def now() -> float:

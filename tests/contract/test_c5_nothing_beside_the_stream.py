@@ -43,7 +43,7 @@ def check_streams_flow(gateway: Gateway, upstream: Upstream) -> None:
             pass
         gates[1].open()
         assert asked.said().terminators == 1
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 class Unread(Running):

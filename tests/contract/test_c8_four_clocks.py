@@ -39,10 +39,14 @@ def pinging(wire: Wire, piece: bytes | None = None, number: int = 60) -> list[Pi
     return [part for _ in range(number) for part in (piece or wire.comment, 0.05)]
 
 
+#: on a machine with other work a clock may be late; another clock of these tests would say its own name
+LATE_S = 5.0
+
+
 def check_timed_out(hurried: Gateway, asked: Asked, clock: str, limit_s: float, began: float) -> dict[str, Any]:
     """Ended by this clock, when it was due, and said so: as a status, or in the stream and without a terminator."""
     said = asked.said()
-    assert limit_s <= time.monotonic() - began < limit_s + 0.5
+    assert limit_s <= time.monotonic() - began < limit_s + LATE_S
     (error,) = said.errors
     assert f"timeouts.{clock}" in error["message"]
     if asked.status == 200:
@@ -188,11 +192,11 @@ def test_c8_in_every_pair_each_stall_is_ended_by_its_own_clock(fault: str, hurri
 
     def check(pair: AnyPair) -> None:
         told = hurried_bench.tell(pair, fault)
-        assert limit_s <= told.took_s < limit_s + 2.0
+        assert limit_s <= told.took_s < limit_s + LATE_S
         record = hurried_bench.record(told.model)
         assert (record["outcome"], record["error_type"]) == ("timeout", f"timeout_{clock}")
         assert record["http_status"] == told.status
-        assert limit_s * 1000 <= record["duration_ms"] < limit_s * 1000 + 1000
+        assert limit_s * 1000 <= record["duration_ms"] < (limit_s + LATE_S) * 1000
         if told.status == 200:
             assert f"timeouts.{clock}" in check_failed(told.said, "".join(words))
         else:  # nothing had been said that this client's wire has a word for
@@ -206,7 +210,7 @@ def test_c8_in_every_pair_each_stall_is_ended_by_its_own_clock(fault: str, hurri
 def test_c8_in_every_pair_the_total_ends_what_never_stops_talking(hurried_bench: Bench) -> None:
     def check(pair: AnyPair) -> None:
         told = hurried_bench.tell(pair, kind="long")
-        assert CROWDS["total"] <= told.took_s < CROWDS["total"] + 2.0
+        assert CROWDS["total"] <= told.took_s < CROWDS["total"] + LATE_S
         assert "timeouts.total" in check_failed(told.said)
         record = hurried_bench.record(told.model)
         assert record["error_type"] == "timeout_total"

@@ -297,7 +297,7 @@ def test_c11_the_work_for_a_giant_frame_is_in_proportion_to_it(line: bytes):
     cost(wire[: size // 8])
     half, whole = (min(cost(wire[:end]) for _ in range(3)) for end in (size // 2, size))
     assert whole < 3 * half + 0.005
-    assert whole < 0.1  # a join of the whole at every read takes seconds
+    assert whole < 0.5  # a join of the whole at every read takes seconds
 
 
 def test_a_giant_frame_arrives_whole():

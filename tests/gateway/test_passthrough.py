@@ -276,7 +276,7 @@ def test_a_client_that_leaves_closes_the_upstream(gateway: Gateway, upstream: Up
     exchange = upstream.wait_for(1)
     until(lambda: exchange.closed_at)
     assert exchange.closed_at is not None
-    assert exchange.closed_at - at < 1
+    assert exchange.closed_at - at < 10
     assert gateway.record("left-17")["outcome"] == "cancelled"
 
 

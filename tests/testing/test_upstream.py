@@ -313,7 +313,7 @@ def test_c7_who_leaves_is_seen_and_what_was_written_then(upstream: Upstream):
     left_at = time.monotonic()
     seen = upstream.wait_for().wait_over()
     assert seen.closed_at is not None
-    assert seen.closed_at - left_at < 1
+    assert seen.closed_at - left_at < 10
     assert seen.written_bytes > 0
 
 

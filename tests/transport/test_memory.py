@@ -7,6 +7,7 @@ from penstock.canon.wire import HttpRequest
 from penstock.transport.base import ConnectionLost, HttpResponse, Transport
 from penstock.transport.memory import Break, Hang, MemoryTransport, Pause, Reply
 from tests.transport.raw import body_of
+from tests.virtual_clock import on_virtual_time
 
 ASK = HttpRequest("POST", "http://upstream/v1/chat/completions", (), b"{}")
 
@@ -47,6 +48,7 @@ async def test_a_function_answers_by_request():
     assert await body_of(await transport.open(ASK)) == b"{}"
 
 
+@on_virtual_time
 async def test_a_pause_takes_the_loops_time():
     loop = asyncio.get_running_loop()
     response = await MemoryTransport(Reply(chunks=[b"a", Pause(0.02), b"b"])).open(ASK)
@@ -57,6 +59,7 @@ async def test_a_pause_takes_the_loops_time():
     assert loop.time() - begin >= 0.019
 
 
+@on_virtual_time
 async def test_a_cancelled_read_does_not_begin_its_pause_again():
     loop = asyncio.get_running_loop()
     response = await MemoryTransport(Reply(chunks=[Pause(0.03), b"a"])).open(ASK)
