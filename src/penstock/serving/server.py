@@ -11,6 +11,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +34,10 @@ BACKLOG = 4096
 
 #: New containers between two rounds of the collector; Python's 700 is a round in every few requests.
 GC_THRESHOLD = 20_000
+
+#: How long a thread that exports may keep the streams' own thread waiting for its turn. Python's 5 ms are longer than
+#: most requests take here, and each takes several turns.
+SWITCH_S = 0.001
 
 #: what a client has to read why its stream was ended, once the drain is over
 FAREWELL_S = 1.0
@@ -180,6 +185,7 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        sys.setswitchinterval(SWITCH_S)
         if self._ready is not None and self.started:
             self._ready()
         if self._orders is not None and self.started:

@@ -19,7 +19,7 @@ import pytest
 from penstock.canon.errors import ConfigError
 from penstock.telemetry.bus import Bus
 from penstock.telemetry.exporters.base import ExportFailed
-from penstock.telemetry.exporters.influxdb import InfluxDBExporter
+from penstock.telemetry.exporters.influxdb import PROBE_POINTS, InfluxDBExporter
 from penstock.telemetry.line_protocol import points
 from penstock.telemetry.record import CallRecord
 from tests.telemetry.script import Clock, example
@@ -255,12 +255,35 @@ def test_c11_the_spool_is_bounded_and_says_what_it_lost(tmp_path: Path):
 
 
 def test_without_a_spool_what_cannot_be_sent_is_lost_and_said(receiver: Receiver):
+    clock = Clock()
     receiver.answers = [(503, {}, b"")]
-    sent = exporter(receiver)
+    sent = exporter(receiver, now=clock)
     with pytest.raises(ExportFailed, match="answered 503"):
         sent.export(numbered(1))
-    sent.export(numbered(2))
-    assert order(receiver.taken) == ["r2"]
+    with pytest.raises(ExportFailed, match="answered 503"):
+        sent.export(numbered(2))
+    assert len(receiver.asked) == 1, "while it waits it does not ask"
+    clock.at += 1.0
+    sent.export(numbered(3))
+    assert order(receiver.taken) == ["r3"]
+    sent.export(numbered(4))
+    assert order(receiver.taken) == ["r3", "r4"]
+    sent.close()
+
+
+def test_without_a_spool_one_that_took_nothing_is_asked_with_a_few_and_soon(receiver: Receiver):
+    clock = Clock()
+    receiver.answers = [(503, {}, b"")] * 6
+    sent = exporter(receiver, now=clock)
+    many = numbered(*range(3 * PROBE_POINTS))
+    for wait_s in (1.0, 2.0, 4.0, 5.0, 5.0, 5.0):
+        with pytest.raises(ExportFailed):
+            sent.export(many)
+        clock.at += wait_s
+    assert len(receiver.asked) == 6
+    sent.export(many)
+    assert order(receiver.taken) == [record.request_id for record in many]
+    assert len(receiver.asked) == 8, "a few, and then the rest"
     sent.close()
 
 

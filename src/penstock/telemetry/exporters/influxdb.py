@@ -28,7 +28,7 @@ from penstock.telemetry.line_protocol import points, printable
 from penstock.telemetry.spool import Spool, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from penstock.telemetry.record import CallRecord
@@ -40,11 +40,13 @@ Precision = Literal["ns", "us", "ms", "s"]
 TIMEOUT_S = 3.0
 #: between attempts, doubled up to the last
 FIRST_WAIT_S, LAST_WAIT_S = 1.0, 60.0
+#: where nothing is kept, and what comes meanwhile is lost
+LAST_WAIT_UNKEPT_S = 5.0
 #: a server may ask for more patience, up to this much
 MAX_RETRY_AFTER_S = 600.0
 GZIP_FROM_BYTES = 1024
 #: points in one request
-MAX_POINTS = 5000
+MAX_POINTS, PROBE_POINTS = 5000, 20
 MAX_ANSWER_BYTES = 16 * 1024
 MAX_WORDS_CHARS = 160
 
@@ -106,8 +108,8 @@ class InfluxDBExporter:
     def export(self, records: list[CallRecord]) -> None:
         """Send them, or keep them. Raises `ExportFailed` for what is lost."""
         refused: list[str] = []
-        for at in range(0, len(records), MAX_POINTS):
-            self._export(records[at : at + MAX_POINTS], refused)
+        for piece in self._in_pieces(records):
+            self._export(piece, refused)
         if refused:
             raise ExportFailed(refused[-1], fix="See the server's own log.")
 
@@ -173,6 +175,19 @@ class InfluxDBExporter:
         except ExportFailed as error:
             refused.append(str(error))
 
+    def _in_pieces(self, records: list[CallRecord]) -> Iterator[list[CallRecord]]:
+        """Where nothing is kept, a server that took nothing is asked now and then, with a few records: points cost as
+        much whether they are taken or not. What comes meanwhile is lost, and no work is done for it."""
+        at = 0
+        while at < len(records):
+            size = MAX_POINTS
+            if self._spool is None and self._not_before is not None:
+                if self._left_s() > 0:
+                    raise ExportFailed(self._error or "InfluxDB took nothing.")
+                size = PROBE_POINTS
+            yield records[at : at + size]
+            at += size
+
     def _keep(self, batch: bytes, records: int, why: str) -> None:
         if self._spool is None:
             raise ExportFailed(why)
@@ -187,6 +202,8 @@ class InfluxDBExporter:
 
     def _wait(self, later: _NotNow) -> None:
         after_s = self._wait_s if later.after_s is None else min(later.after_s, MAX_RETRY_AFTER_S)
+        if self._spool is None:
+            after_s = min(after_s, LAST_WAIT_UNKEPT_S)
         self._not_before = self._now() + after_s
         self._wait_s = min(self._wait_s * 2, LAST_WAIT_S)
         self._error = later.why

@@ -33,6 +33,8 @@ Protocol = Literal["http", "grpc"]
 
 TIMEOUT_S = 3.0
 METRICS_EVERY_S = 60.0
+#: in one request: no more than keep the interpreter busy for some milliseconds
+MAX_SPANS, PROBE_SPANS = 128, 8
 #: between attempts at a collector that takes nothing, doubled up to the last
 FIRST_WAIT_S, LAST_WAIT_S = 1.0, 30.0
 
@@ -102,11 +104,16 @@ class OpenTelemetryExporter:
             return
         if self._now() < self._not_before:
             raise ExportFailed(self._taken_no("spans"), fix="See that it runs.")
-        if not sdk.send([sdk.span(record, more.content) for record, more in sampled]):
-            self._not_before = self._now() + self._wait_s
-            self._wait_s = min(self._wait_s * 2, LAST_WAIT_S)
-            raise ExportFailed(self._taken_no("spans"), fix="See that it runs.")
-        self._wait_s = FIRST_WAIT_S
+        at = 0
+        while at < len(sampled):
+            # One that took nothing is asked with a few: a span costs as much whether it is taken or not.
+            size = MAX_SPANS if self._wait_s == FIRST_WAIT_S else PROBE_SPANS
+            if not sdk.send([sdk.span(record, more.content) for record, more in sampled[at : at + size]]):
+                self._not_before = self._now() + self._wait_s
+                self._wait_s = min(self._wait_s * 2, LAST_WAIT_S)
+                raise ExportFailed(self._taken_no("spans"), fix="See that it runs.")
+            self._wait_s = FIRST_WAIT_S
+            at += size
 
     def resume(self) -> float | None:
         """Send the metrics, when it is time. In how many seconds to call again."""
