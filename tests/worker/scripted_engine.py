@@ -76,6 +76,10 @@ class ScriptedEngine:
     def is_idle(self) -> bool:
         return all(exchange.over.is_set() for exchange in self.upstream.exchanges if "chat" in exchange.path)
 
+    def made(self) -> int:
+        """In frames, which have a piece each."""
+        return sum(exchange.written for exchange in self.upstream.exchanges) // 160
+
     def _answer(self, exchange: Exchange) -> Answer:
         asked = json.loads(exchange.body or b"{}")
         if exchange.path == "/v1/embeddings":
@@ -99,7 +103,7 @@ class ScriptedEngine:
             deltas += [{"content": text} for text, _ in said if text]
         frames: list[Any] = [frame([{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
         if asked.get("ignore_eos"):
-            frames[2:] = [pause for _ in range(400) for pause in (frames[1], 0.01)]
+            frames[2:] = [part for _ in range(8000) for part in (frames[1], 0.001)]
         frames.append(frame([{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]))
         if (asked.get("stream_options") or {}).get("include_usage"):
             frames.append(frame([], usage=usage))

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.process
 class Engine(NamedTuple):
     url: str
     is_idle: Callable[[], bool]
+    #: how many tokens it has made so far
+    made: Callable[[], int]
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
@@ -76,7 +78,7 @@ def embedding_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "scripted":
         scripted = ScriptedEngine()
-        yield Engine(scripted.url, scripted.is_idle)
+        yield Engine(scripted.url, scripted.is_idle, scripted.made)
         assert scripted.upstream.errors == []
         scripted.close()
         return
@@ -86,7 +88,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         with urlopen(url + "/slots", timeout=10) as answer:
             return not any(slot["is_processing"] for slot in json.load(answer))
 
-    yield Engine(url, is_idle)
+    def made() -> int:
+        with urlopen(url + "/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("llamacpp:tokens_predicted_total ")))
+
+    yield Engine(url, is_idle, made)
 
 
 def test_stop_strings_are_found_across_the_borders_of_tokens(engine: Engine):
@@ -187,6 +194,7 @@ def test_a_tool_is_called_with_the_arguments_it_wants(engine: Engine):
 
 def test_c7_who_leaves_stops_it_within_a_few_tokens(engine: Engine):
     """It would go on for thousands."""
+    before = engine.made()
     connection = engine.connect()
     body = {"messages": [{"role": "user", "content": "Hello"}], "ignore_eos": True, "max_tokens": 8000, "stream": True}
     connection.request("POST", "/v1/chat/completions", json.dumps({"model": "tiny", **body}).encode())
@@ -194,7 +202,8 @@ def test_c7_who_leaves_stops_it_within_a_few_tokens(engine: Engine):
     assert answer.read1(64)
     answer.close()
     connection.close()
-    until(engine.is_idle, "the slot's freedom", 2.0)
+    until(engine.is_idle, "the slot's freedom")
+    assert engine.made() - before < 4000
 
 
 def test_embeddings_are_of_each_text_in_its_order(engine: Engine):
@@ -212,7 +221,7 @@ def test_embeddings_are_of_each_text_in_its_order(engine: Engine):
 
 
 def test_a_text_too_long_to_be_embedded_is_a_400_with_both_numbers(embedding_worker: str):
-    engine = Engine(embedding_worker, lambda: True)
+    engine = Engine(embedding_worker, lambda: True, lambda: 0)
     status, said = engine.post("/v1/embeddings", input=["short", "word " * 3000])
     assert status == 400
     assert "input[1] has 3,002 tokens, and the model takes 2,048." in said["error"]["message"]
