@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         BlockStart,
         Delta,
         Finish,
+        KeepAlive,
         Progress,
         Reasoning,
         Refusal,
@@ -96,7 +97,8 @@ _HOMES = {
         "TimedOut ToolLimit Truncated Unsupported UpstreamError"
     ),
     "penstock.canon.events": (
-        "Annotation BlockEnd BlockStart Delta Finish Progress Reasoning Refusal Start Text Timings ToolCall UsageUpdate"
+        "Annotation BlockEnd BlockStart Delta Finish KeepAlive Progress Reasoning Refusal Start Text Timings ToolCall "
+        "UsageUpdate"
     ),
     "penstock.canon.model": "Model",
     "penstock.canon.price": "Price",
@@ -144,6 +146,7 @@ __all__ = [
     "Image",
     "InvalidRequest",
     "InvalidSchema",
+    "KeepAlive",
     "KeyRejected",
     "Message",
     "Messages",

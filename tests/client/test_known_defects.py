@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import penstock
-from penstock.canon.events import Custom, KeepAlive
+from penstock.canon.events import Custom
 from penstock.dialects import CLIENT_DIALECTS
 from penstock.testing import Call, Pace, Reply, Turns, Upstream
 from tests.client.simulated import ENDLESS, MODEL, TEXT, check_closed, client_of
@@ -509,7 +509,34 @@ def test_c8_rule_7_signs_of_life_are_no_content(fault: str, clock: str, upstream
     with pytest.raises(penstock.TimedOut) as caught, client_of(upstream, timeouts=timeouts).stream(MODEL, "Hi") as it:
         seen.extend(it)
     assert caught.value.clock == clock
-    assert not any(isinstance(event, KeepAlive) for event in seen)
+    assert not any(isinstance(event, penstock.KeepAlive) for event in seen)
+
+
+def test_rule_7_whoever_passes_signs_of_life_on_is_told_of_them(upstream: Upstream) -> None:
+    """One after each piece of content; no view has them, and a stream of nothing else is as silent as before."""
+    said = frame({"role": "assistant", "content": ""}) + b"".join(
+        frame({"content": piece}) + b": still here\n\n" for piece in ("one", " two")
+    )
+
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(said + frame({}, "stop") + DONE)
+        exchange.end()
+
+    with scripted(script) as server:
+        with at(server, keep_alives=True).stream("here:m", "Hi") as stream:
+            events = list(stream)
+        assert [event.source for event in events if isinstance(event, penstock.KeepAlive)][-2:] == ["comment"] * 2
+        assert stream.response.text == "one two"
+        with at(server, keep_alives=True).stream("here:m", "Hi") as stream:
+            assert list(stream.text) == ["one", " two"]
+        with at(server).stream("here:m", "Hi") as stream:
+            assert not any(isinstance(event, penstock.KeepAlive) for event in stream)
+    pings = [{"type": "ping"}, {"type": "message_stop"}]
+    begun = {"type": "message_start", "message": {"id": "m", "model": "m", "role": "assistant", "usage": {}}}
+    ended = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}
+    with penstock.Client(keep_alives=True).adapt([begun, pings[0], ended, pings[1]]) as adapted:
+        assert sum(isinstance(event, penstock.KeepAlive) for event in adapted) == 1
 
 
 def test_c9_rule_8_a_second_try_is_seen_by_nobody_and_there_is_none_after_content(upstream: Upstream) -> None:

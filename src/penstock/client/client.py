@@ -73,7 +73,7 @@ class Client:
     that the environment does not have; None: nowhere. `retry` asks again what failed before its first content; None:
     each call is asked once. `recovery` takes up a reply that breaks after content: with `continue` a target that can
     goes on where it was cut, with `restart` all of it is said again; a `Progress` of the stage `recovered` marks the
-    place.
+    place. `keep_alives`: `KeepAlive` events are among those of a stream, for whoever passes signs of life on.
 
     `hooks` are called at each call's request, response and end. `telemetry` is where its calls' records go: an exporter
     (`SqliteExporter("calls.db")`), several, or a `Bus` of the program's own.
@@ -92,6 +92,7 @@ class Client:
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         recovery: Mode = "off",
+        keep_alives: bool = False,
         hooks: Hooks | None = None,
         telemetry: Exporter | Iterable[Exporter] | Bus | None = None,
     ) -> None:
@@ -103,6 +104,7 @@ class Client:
             raise ConfigError(f"There is no recovery `{recovery}`.", fix=nearest(str(recovery), get_args(Mode)))
         self._stack = Stack(timeouts or Timeouts(), retry, recovery, continues)
         self._kept: dict[asyncio.AbstractEventLoop, Http1Transport] = {}
+        self._keep_alives = keep_alives
         self._records = Records(telemetry) if telemetry is not None else None
         self._observers = Observers(
             hooks=hooks,
@@ -185,6 +187,7 @@ class Client:
             closed=None if kept is not None else transport.aclose,
             observers=self._observers,
             shape=shape,
+            keep_alives=self._keep_alives,
         )
 
     def _call(self, model: str, *, stream: bool = True, **more: Any) -> Call:
@@ -227,7 +230,12 @@ class Client:
         handler = adapting(chunks, timeout=how.get("timeout", 60.0), recover=how.get("recovery"), provider=provider)
         call = self._call("")
         return AsyncStream(
-            handler, call, observers=self._observers, metadata=how.get("metadata", False), provider=provider
+            handler,
+            call,
+            observers=self._observers,
+            metadata=how.get("metadata", False),
+            provider=provider,
+            keep_alives=self._keep_alives,
         )
 
     def stream(self, model: ModelSpec, messages: Messages, **options: Unpack[Options]) -> Stream:

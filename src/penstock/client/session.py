@@ -55,7 +55,10 @@ class Observers(Struct, frozen=True):
 
 
 class Session:
-    """`closed` is awaited after the end: what the call alone has kept open. `request` is that of embeddings."""
+    """`closed` is awaited after the end: what the call alone has kept open. `request` is that of embeddings.
+
+    `keep_alives`: readers are given the upstream's signs of life too.
+    """
 
     def __init__(
         self,
@@ -67,8 +70,10 @@ class Session:
         provider: str | None = None,
         shape: Shape | None = None,
         request: EmbedRequest | None = None,
+        keep_alives: bool = False,
     ) -> None:
         self.call = call
+        self._keeps_alive = keep_alives
         self._request = request
         #: who answers, as far as is known before it does
         self.provider = provider or (call.targets[0].upstream if len(call.targets) == 1 else None)
@@ -267,10 +272,11 @@ class Session:
             events = self._taken_up(events, batch.seam)
         if self.call.dropped:
             events = warned(self.call, events)
-        for event in events:
-            if type(event) is KeepAlive:
-                events = [event for event in events if type(event) is not KeepAlive]
-                break
+        if not self._keeps_alive:
+            for event in events:
+                if type(event) is KeepAlive:
+                    events = [event for event in events if type(event) is not KeepAlive]
+                    break
         reader.ready.extend(events)
         if self._turn is not None:
             for other in self._readers:

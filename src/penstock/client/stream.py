@@ -146,10 +146,18 @@ class AsyncStream(_AsyncReadable):
         provider: str | None = None,
         shape: Shape | None = None,
         request: EmbedRequest | None = None,
+        keep_alives: bool = False,
     ) -> None:
         self._metadata = metadata
         self._session = Session(
-            handler, call, closed=closed, observers=observers, provider=provider, shape=shape, request=request
+            handler,
+            call,
+            closed=closed,
+            observers=observers,
+            provider=provider,
+            shape=shape,
+            request=request,
+            keep_alives=keep_alives,
         )
         self._reader = Reader(BUFFER)
         self._session.add(self._reader)
