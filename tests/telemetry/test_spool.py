@@ -31,6 +31,14 @@ def test_what_was_added_is_there_in_order_for_the_next_process_too(tmp_path: Pat
     assert batches(spool)[0] == b"1"
 
 
+def test_a_clock_that_is_set_back_does_not_change_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moments = iter([5000, 4000, 9000, 1])
+    monkeypatch.setattr("penstock.telemetry.spool.time.time_ns", lambda: next(moments))
+    for number in range(4):
+        Spool(tmp_path, max_bytes=1000).add(b"%d" % number, 1)  # each a process of its own
+    assert batches(Spool(tmp_path, max_bytes=1000)) == [b"0", b"1", b"2", b"3"]
+
+
 def test_c11_the_oldest_go_when_there_is_no_room(tmp_path: Path):
     spool = Spool(tmp_path, max_bytes=25)
     for number in range(4):

@@ -50,7 +50,9 @@ class Spool:
         if len(batch) > self._max_bytes:
             self.lost += records
             return
-        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}-{records}.batch"
+        # Never before what is there: a clock that was set back must not change the order.
+        after_ns = max(time.time_ns(), self._newest_ns() + 1)
+        name = f"{after_ns:020d}-{os.getpid()}-{next(self._numbers)}-{records}.batch"
         part = self._folder / f".{name}.part"
         try:
             part.write_bytes(batch)
@@ -59,6 +61,10 @@ class Spool:
             with suppress(OSError):
                 part.unlink()
             raise
+
+    def _newest_ns(self) -> int:
+        files = self.files()
+        return int(files[-1].name.partition("-")[0]) if files else 0
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

@@ -144,6 +144,18 @@ def test_c11_old_rows_are_deleted_once_a_minute(path: Path) -> None:
         assert ids(path) == ["new", "newer"]
 
 
+def test_a_clock_that_is_set_back_deletes_nothing_and_does_not_stop_the_deleting(path: Path) -> None:
+    at = NOW
+    with closing(SqliteExporter(path, keep_s=3600.0, now=lambda: at)) as exporter:
+        exporter.export([example(request_id="now", time=NOW)])
+        at = NOW - 86_400
+        exporter.export([example(request_id="before", time=at)])
+        assert ids(path) == ["now", "before"]
+        at = NOW + 60
+        exporter.export([example(request_id="again", time=at)])
+        assert ids(path) == ["now", "again"], "what is old by then went within a minute of it"
+
+
 def test_rows_are_kept_for_ever_when_told(path: Path) -> None:
     with closing(opened(path, keep_s=None)) as exporter:
         exporter.export([example(time=0.0)])
