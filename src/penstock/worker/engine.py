@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Loaded(Struct, frozen=True):
-    """How far a load is. `stage`: `reading` the file, then `starting` the engine; what is None is not known."""
+    """How far a load is. `stage`: `preparing`, `reading` the file, `starting` the engine; what is None is not known."""
 
     stage: str
     bytes_loaded: int | None = None

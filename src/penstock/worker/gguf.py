@@ -253,7 +253,7 @@ def _described(path: Path, said: dict[str, Any], size: int, parameters: int, lay
         quantisation=_QUANTISATIONS.get(said.get("general.file_type", -1)),
         parameters=parameters,
         context_tokens=of("context_length"),
-        layers=of("block_count"),
+        layers=of("block_count") or len(layer_ends) or None,
         layer_ends=layer_ends,
         cache_bytes_per_token=_cache_bytes(of),
         vocabulary=of("vocab_size") or (int(tokens) if isinstance(tokens, Length) else None),

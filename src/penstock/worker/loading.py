@@ -78,7 +78,7 @@ class Loading:
         #: the end of the engine that is there now; who was broken off by it finds its reason here
         self._end: asyncio.Future[EngineCrashed] | None = None
         self.status: Status = "loading"
-        self.loaded = Loaded("starting")
+        self.loaded = Loaded("preparing")
         self.target: Target | None = None
         self.error: PenstockError | None = None
         self.restarts = 0
@@ -128,7 +128,7 @@ class Loading:
 
     async def _load(self) -> Target:
         self._began_at = self._now()
-        self._progressed(Loaded("starting"))
+        self._progressed(Loaded("preparing"))
         return await self.engine.load(self._progressed)
 
     def _fail(self, error: PenstockError) -> None:
