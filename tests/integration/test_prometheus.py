@@ -19,6 +19,7 @@ from penstock.telemetry.record import PATHOLOGIES, AttemptRecord
 from penstock.testing import Counts, Reply, Upstream
 from tests.gateways import serving
 from tests.integration.test_influxdb import free_port, get, started
+from tests.processes import server
 from tests.telemetry.script import example
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def ask(url: str, model: str) -> None:
         answer.read()
 
 
-def asked(server: str, path: str, **query: Any) -> Any:
-    return json.loads(get(f"{server}/api/v1/{path}?{urlencode(query)}"))["data"]
+def asked(at: str, path: str, **query: Any) -> Any:
+    return json.loads(get(f"{at}/api/v1/{path}?{urlencode(query)}"))["data"]
 
 
 def until(found: Callable[[], Any], what: str) -> Any:
@@ -79,14 +80,16 @@ def until(found: Callable[[], Any], what: str) -> Any:
 def test_promtool_has_nothing_to_say_of_the_page():
     page = everything().page()
     assert all(name.encode() in page for name in HISTOGRAMS)
-    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=30, check=False)
+    checked = subprocess.run(
+        [server("promtool"), "check", "metrics"], input=page, capture_output=True, timeout=30, check=False
+    )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_prometheus_scrapes_what_the_upstream_did(tmp_path: Path):
     reply = Reply(text=("one ", "two ", "three"), usage=Counts(input=125, output=42))
     port = free_port()
-    server = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
     with Upstream(reply) as upstream:
         config = {"upstreams": {"chat": {"url": upstream.url}}, "retry": {"attempts": 1}}
         with serving(config, tmp_path) as gateway:
@@ -97,13 +100,13 @@ def test_prometheus_scrapes_what_the_upstream_did(tmp_path: Path):
             folder.mkdir()
             (folder / "prometheus.yml").write_text(PROMETHEUS.format(target=gateway.url.removeprefix("http://")))
             command = [
-                "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+                server("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
                 f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=error",
             ]  # fmt: skip
-            with started(command, f"{server}/-/ready"):
+            with started(command, f"{url}/-/ready"):
 
                 def told(query: str) -> dict[str, float]:
-                    found = asked(server, "query", query=query)["result"]
+                    found = asked(url, "query", query=query)["result"]
                     return {"/".join(one["metric"].values()): float(one["value"][1]) for one in found}
 
                 whole = "sum by (outcome) (penstock_requests_total)"
@@ -119,7 +122,7 @@ def test_prometheus_scrapes_what_the_upstream_did(tmp_path: Path):
                 until(lambda: told("penstock_event_loop_lag_seconds_count > 0"), "lag")
                 name = "penstock_request_duration_seconds_bucket"
                 span = {"start": time.time() - 600, "end": time.time() + 60}
-                (series, *_) = until(lambda: asked(server, "query_exemplars", query=name, **span), "exemplars")
+                (series, *_) = until(lambda: asked(url, "query_exemplars", query=name, **span), "exemplars")
                 labels = series["exemplars"][0]["labels"]
                 records = gateway.records()
                 assert labels["request_id"] in {record["request_id"] for record in records}
