@@ -20,6 +20,8 @@ from penstock.config.load import check, parse_duration, parse_size
 from penstock.config.model import Config, Duration, Size
 from penstock.dialects import CLIENT_DIALECTS, DIALECTS
 from penstock.telemetry.bus import ExporterState
+from penstock.telemetry.gaps import Gaps
+from penstock.telemetry.gen_ai import Names, Sums
 from penstock.telemetry.line_protocol import TAGS
 from penstock.telemetry.record import PATHOLOGIES, CallRecord
 from penstock.testing import FAULTS
@@ -27,6 +29,7 @@ from penstock.testing.script import read_script
 from tests.gateway.hostile import KINDS
 from tests.integration.test_prometheus import everything
 from tests.processes import Running, run
+from tests.telemetry.script import example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,6 +228,20 @@ def test_the_page_of_metrics_has_every_metric_and_its_labels_and_every_pathology
     assert written == found
     table = page.split("### Pathologies\n")[1].split("\n### ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", table, re.MULTILINE)) == PATHOLOGIES
+
+
+def test_the_page_of_metrics_has_every_metric_of_the_conventions_by_both_names() -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| *(?:`(gen_ai[\w.]+)`)? *\| *(?:`(gen_ai[\w.]+)`)? *\| (\S+) \|", page, re.MULTILINE)
+    gaps = Gaps()
+    gaps.add(0.02)
+    told: dict[Names, set[tuple[str, str]]] = {"known": set(), "new": set()}
+    for names, found in told.items():
+        sums = Sums(names)
+        sums.add(example(stream=True, ttft_ms=5.0, cached_tokens=1, reasoning_tokens=1), gaps)
+        found |= {(metric.name, metric.unit) for metric in sums.metrics()}
+    assert told["known"] == {(known, unit) for known, _, unit in rows if known}
+    assert told["new"] == {(new, unit) for _, new, unit in rows if new}
 
 
 def test_the_page_of_reliability_names_every_kind_of_hostile_http() -> None:
