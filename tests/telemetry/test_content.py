@@ -8,7 +8,9 @@ from typing import Any
 from penstock.canon.events import Reasoning, Text, ToolCall
 from penstock.canon.request import ChatRequest, Image, Message, Tool, ToolResult
 from penstock.canon.response import Ending, Response
-from penstock.telemetry.content import MAX_CHARS, MAX_TEXT_CHARS, content
+from penstock.dialects import client_dialect
+from penstock.streams.handler import Call
+from penstock.telemetry.content import MAX_CHARS, MAX_TEXT_CHARS, ContentTally, content
 
 CALL = ToolCall("t1", "weather", '{"city":"Bern"}', {"city": "Bern"})
 
@@ -48,6 +50,12 @@ def test_both_directions_in_the_conventions_form():
     assert answered["parts"] == [{"type": "reasoning", "content": "Hm"}, {"type": "text", "content": "Rain."}, call]
     assert "secret-signature" not in json.dumps(found)
     assert "aGk=" not in json.dumps(found)
+
+
+def test_a_request_that_is_no_chat_has_no_messages():
+    """Embeddings are asked for in a client's dialect as well."""
+    call = Call(request_id="r", model="m", stream=False, dialect=client_dialect("openai-chat"), body=b'{"input": "a"}')
+    assert ContentTally(call, concurrent=1).content() == {}
 
 
 def test_a_picture_in_its_url_is_no_text():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from penstock.canon.errors import PenstockError
 from penstock.canon.events import Reasoning, Refusal, Text, ToolCall
 from penstock.canon.request import Audio, File, Image, ToolResult
 from penstock.canon.response import Fold
@@ -43,7 +44,11 @@ class ContentTally(Tally):
 
     def content(self) -> dict[str, str]:
         """Attributes of the call's span. What a call has no chat request for (embeddings) has none."""
-        return content(self.call.request if self.call.has_request else None, self._fold.response())
+        try:
+            request = self.call.request if self.call.has_request else None
+        except PenstockError:
+            request = None
+        return content(request, self._fold.response())
 
 
 def content(request: ChatRequest | None, response: Response) -> dict[str, str]:
