@@ -119,7 +119,7 @@ async def test_programs_with_a_loop_and_targets_of_their_own(first: Upstream, se
 
 def test_tools_run_with_whichever_answers(client: penstock.Client, first: Upstream, second: Upstream) -> None:
     first.says(Reply(faults=("status-503",)))
-    second.script = Turns(Reply(text=(), calls=(Call("now", {}),)), Reply(text="Noon."))
+    second.says(Turns(Reply(text=(), calls=(Call("now", {}),)), Reply(text="Noon.")))
 
     def now() -> str:
         """What time it is."""
@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
 
 def test_a_key_of_the_calls_own_may_go_to_several_models_of_one_server(first: Upstream) -> None:
     targets = [penstock.Target("x", first.url, "openai-chat", name, key=Secret("k")) for name in ("a", "b")]
-    first.script = Turns(Reply(faults=("status-503",)), Reply(text="b's"))
+    first.says(Turns(Reply(faults=("status-503",)), Reply(text="b's")))
     assert penstock.generate(targets, "Hi", key="mine").text == "b's"
     assert {dict(seen.headers)["authorization"] for seen in first.seen} == {"Bearer mine"}
 

@@ -541,12 +541,12 @@ def test_rule_7_whoever_passes_signs_of_life_on_is_told_of_them(upstream: Upstre
 
 def test_c9_rule_8_a_second_try_is_seen_by_nobody_and_there_is_none_after_content(upstream: Upstream) -> None:
     client = client_of(upstream, retry=penstock.Retry(3, backoff=0.001))
-    upstream.script = Turns(Reply(faults=("error-openai-0",)), Reply(text=TEXT))
+    upstream.says(Turns(Reply(faults=("error-openai-0",)), Reply(text=TEXT)))
     with client.stream(MODEL, "Hi") as stream:
         events = list(stream)
     assert [type(event).__name__ for event in events].count("Start") == 1
     assert (stream.response.text, stream.response.attempts) == (TEXT, 2)
-    upstream.script = Turns(Reply(text=TEXT, faults=("cut-after-1",)), Reply(text=TEXT))
+    upstream.says(Turns(Reply(text=TEXT, faults=("cut-after-1",)), Reply(text=TEXT)))
     with pytest.raises(penstock.Truncated):
         client.generate(MODEL, "Hi")
     assert len(upstream.seen) == 3

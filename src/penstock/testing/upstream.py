@@ -48,7 +48,9 @@ class Upstream(Server):
 
     def __init__(self, script: Script | Turns | Reply | None = None, *, port: int = 0, seed: int = 0) -> None:
         super().__init__(port=port)
-        self.script: Script | Turns = Script((script,)) if isinstance(script, Reply) else script or Script()
+        self.script: Script | Turns = Script()
+        if script is not None:
+            self.says(script)
         self._rng = random.Random(seed)
         self._numbers = count(1)
 
@@ -56,9 +58,9 @@ class Upstream(Server):
         """The base URL that an upstream of this dialect is configured with."""
         return {"gemini": f"{self.root}/v1beta", "ollama": self.root}.get(dialect, self.url)
 
-    def says(self, reply: Reply) -> None:
+    def says(self, script: Script | Turns | Reply) -> None:
         """From now on, this."""
-        self.script = Script((reply,))
+        self.script = Script((script,)) if isinstance(script, Reply) else script
 
     async def answer(self, seen: Seen, exchanged: Exchanged) -> None:
         """Answer one request. A server that says something else overrides this."""
