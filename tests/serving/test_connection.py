@@ -128,6 +128,9 @@ class Buffer(asyncio.Transport):
     def resume_reading(self) -> None:
         pass
 
+    def write_eof(self) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return self.held
 
@@ -238,6 +241,17 @@ async def test_whoever_wants_no_more_is_closed_upon(said: bytes) -> None:
     assert b"".join(buffer.written).endswith(b"ok")
     assert b"connection: close" in buffer.written[0]
     assert buffer.is_closed
+
+
+@on_virtual_time
+@pytest.mark.parametrize("behind", [b"", b" GET / HTTP/1.1\r\n\r\n"], ids=["alone", "with what stands behind"])
+async def test_c11_what_is_too_long_is_told_so_whatever_comes_with_its_end(behind: bytes) -> None:
+    connection, buffer = connected()
+    said = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2;" + b"x" * 70_000
+    connection.data_received(said[:60_000])
+    connection.data_received(said[60_000:] + behind)
+    await asyncio.sleep(0.1)
+    assert b"".join(buffer.written).startswith(b"HTTP/1.1 431 ")
 
 
 # --- a client that asks no more ---------------------------------------------------------------------------------------

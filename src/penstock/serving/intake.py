@@ -115,6 +115,8 @@ class Intake(HttpToolsProtocol):
             said = error.__context__
             if isinstance(said, _Refused):
                 self._refuse(said.status, said.sentence)
+            elif self._fruitless_bytes > MAX_HEAD_BYTES:  # whatever stands behind, which may have come with its end
+                self._refuse(*_TOO_LARGE)
             else:
                 self._refuse(400, "This is no valid HTTP/1.1 request.")
 
