@@ -301,7 +301,7 @@ async def paced_round(place: Place, streams: int) -> float:
 async def measure(rounds: int) -> dict[str, float]:
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (sys.executable, "-m", "penstock.cli", "worker", "--demo", "--slots", str(SLOTS), "--port", "0")
+        arguments = (sys.executable, "-m", "penstock", "worker", "--demo", "--slots", str(SLOTS), "--port", "0")
         starts = []
         for _ in range(rounds):
             async with process(*arguments, "--log", "off", folder=folder) as (_, _, took_s):

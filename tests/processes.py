@@ -70,7 +70,7 @@ class Running:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "penstock.cli", *arguments]
+    return [sys.executable, "-m", "penstock", *arguments]
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def env(worker: Running, tmp_path: Path) -> dict[str, str]:
     """A machine with `penstock` on its path, no key, and the worker where the demo has it."""
     command = tmp_path / "bin" / "penstock"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m penstock.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m penstock "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     overlay = tmp_path / "providers.toml"
     overlay.write_text(f'[penstock-worker]\nurl = "{worker.url}/v1"\n')

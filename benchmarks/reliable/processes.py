@@ -52,7 +52,7 @@ class Gateway:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
 
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock.cli", "serve", "--config", "penstock.yaml", "--port", "0"],
+            [sys.executable, "-m", "penstock", "serve", "--config", "penstock.yaml", "--port", "0"],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=(folder / "stderr").open("w"),

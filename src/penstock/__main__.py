@@ -1,4 +1,4 @@
-"""`python -m penstock`: the command, where its script is not on the path."""
+"""`python -m penstock`: the command, for programs that start it, and where its script is not on the path."""
 
 from penstock.cli import main
 

@@ -39,7 +39,7 @@ def start(dialect: str) -> str:
     settings = " ".join(f"{name}={value}" for name, value in CLOCKS.items())
     upstream = BASES.get(dialect, "{upstream}")
     python = shlex.quote(sys.executable)
-    return f"env {settings} {python} -m penstock.cli serve --port {{port}} --upstream {upstream} --dialect {dialect}"
+    return f"env {settings} {python} -m penstock serve --port {{port}} --upstream {upstream} --dialect {dialect}"
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def _ask(gateway: str, title: str, dialect: str, question: str) -> None:
 def running(*command: str) -> Iterator[tuple[str, IO[str]]]:
     """A command of ours in a process of its own: its address, and what else it prints. Ended by its pid."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "penstock.cli", *command],
+        [sys.executable, "-m", "penstock", *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

@@ -198,7 +198,7 @@ class Counts:
     def __init__(self) -> None:
         self._series: dict[Key, Series] = {}
         self._histograms: dict[tuple[str, ...], Histogram] = {}
-        self._models: set[str] = set()
+        self._models = Models()
 
     @property
     def series(self) -> list[Series]:
@@ -243,7 +243,7 @@ class Counts:
 
     def _of(self, record: CallRecord) -> Series:
         upstream = record.target.partition(":")[0] if record.target else ""
-        key = (upstream, self._model(record), record.outcome, record.error_type or "")
+        key = (upstream, (self._models.name_of(record) or OTHER), record.outcome, record.error_type or "")
         found = self._series.get(key)
         if found is None:
             if len(self._series) >= MAX_SERIES:
@@ -251,15 +251,24 @@ class Counts:
             found = self._series.setdefault(key, Series(key))
         return found
 
-    def _model(self, record: CallRecord) -> str:
-        """Its name, once it has answered: what a client makes up and nobody knows takes nobody's place."""
+
+class Models:
+    """The names that labels may have: what a client makes up and nobody knows takes nobody's place."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def name_of(self, record: CallRecord) -> str | None:
+        """The model's, once it has answered and while it is one of the first `MAX_MODELS`."""
         name = record.model_requested
-        if name in self._models:
+        if name in self._names:
             return name
-        if record.outcome == "complete" and len(self._models) < MAX_MODELS:
-            self._models.add(name)
+        if record.outcome == "complete" and len(self._names) < MAX_MODELS:
+            self._names.add(name)
             return name
-        return OTHER
+        return None
 
 
 def _found_by(record: CallRecord) -> FoundBy | None:

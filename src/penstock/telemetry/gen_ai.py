@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from penstock.telemetry.counts import MAX_MODELS, MAX_SERIES
+from penstock.telemetry.counts import MAX_SERIES, Models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -174,7 +174,7 @@ class Sums:
     def __init__(self, names: Names = "known") -> None:
         self._names = names
         self._series: dict[Key, Series] = {}
-        self._models: set[str] = set()
+        self._models = Models()
 
     def add(self, record: CallRecord, gaps: Gaps | None = None) -> None:
         """`gaps`: those between the chunks of its reply."""
@@ -195,23 +195,13 @@ class Sums:
                 series.counters[field] = series.counters.get(field, 0) + tokens
 
     def _of(self, record: CallRecord) -> Series:
-        key = _key(record, self._model(record))
+        key = _key(record, self._models.name_of(record) or OTHER)
         found = self._series.get(key)
         if found is None:
             if len(self._series) >= MAX_SERIES:
                 key = (key[0], OTHER, OTHER, OTHER, OTHER if record.error_type is not None else None)
             found = self._series.setdefault(key, Series())
         return found
-
-    def _model(self, record: CallRecord) -> str:
-        """Its name, once it has answered: what a client makes up and nobody knows takes nobody's place."""
-        name = record.model_requested
-        if name in self._models:
-            return name
-        if record.outcome == "complete" and len(self._models) < MAX_MODELS:
-            self._models.add(name)
-            return name
-        return OTHER
 
     def metrics(self) -> Iterator[Metric]:
         """Those that anything was counted in."""

@@ -99,6 +99,14 @@ MUTATIONS = (
     ),
     # --- C8 Four clocks -----------------------------------------------------------------------------------------------
     Mutation(
+        "c8-waits-by-the-old-timer",
+        "a clock that begins while the timer stands at something later runs out when that does",
+        "streams/clocks.py",
+        "        if self._is_late:\n",
+        "        if False:\n",
+        "streams/test_clocks.py::test_c8_idle_runs_out_on_time_whatever_the_others_are",
+    ),
+    Mutation(
         "c8-pings-are-content",
         "whatever comes winds up the clocks of content",
         "streams/stream.py",

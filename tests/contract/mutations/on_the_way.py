@@ -132,6 +132,14 @@ MUTATIONS = (
         "                self._idle.pop()\n",
         "test_c3_whole_and_in_order.py::test_c3_streams_side_by_side_are_not_mixed",
     ),
+    Mutation(
+        "c3-lends-what-has-something-to-read",
+        "a kept connection is lent although an answer that nobody asked for waits in it",
+        "transport/connection.py",
+        "        return self._poll is None or not self._poll.poll(0)\n",
+        "        return True\n",
+        "transport/test_pool.py::test_c3_an_answer_that_came_before_its_request_is_nobodys",
+    ),
     # --- C10 Verbatim -------------------------------------------------------------------------------------------------
     Mutation(
         "c10-writes-frames-anew",
