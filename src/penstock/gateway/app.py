@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from penstock.config.load import continues, destinations, gateway_keys, price, stated_capabilities
-from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
+from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
 from penstock.gateway.about import (
     capabilities_route,
@@ -41,7 +41,7 @@ from penstock.serving.asgi import App
 from penstock.serving.context import ContextWindows
 from penstock.serving.door import Door
 from penstock.serving.embed_route import embed_route
-from penstock.serving.paths import by_alt, by_version, dialect_of_path
+from penstock.serving.paths import dialect_of_path, model_routes
 from penstock.serving.route import chat_route
 from penstock.serving.running import Running
 from penstock.streams.clocks import Timeouts
@@ -131,9 +131,6 @@ def gateway(config: Config, shared: Shared) -> App:
             strict=config.strict,
         )
 
-    messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
-    generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
-
     def embedding(request: EmbedRequest, client: str, older: bool) -> Handler:
         asked = embeddings(transport, timeouts, request, client, older=older, max_reply_bytes=max_reply)
         return compose(asked, *layers, retries)
@@ -161,18 +158,7 @@ def gateway(config: Config, shared: Shared) -> App:
     return App(
         routing
         | {
-            ("POST", "/v1/chat/completions"): chat("openai-chat"),
-            ("POST", "/v1/completions"): chat("openai-completions"),
-            ("POST", "/v1/responses"): chat("openai-responses"),
-            ("POST", "/v1/messages"): messages,
-            ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
-            ("POST", "/v1beta/models/"): generate_content,
-            ("POST", "/v1/models/"): generate_content,
-            ("POST", "/api/chat"): chat(ollama.DIALECT),
-            ("POST", "/api/generate"): chat(ollama.GENERATE),
-            ("POST", "/v1/embeddings"): embed("openai-chat"),
-            ("POST", "/api/embed"): embed("ollama"),
-            ("POST", "/api/embeddings"): embed("ollama", older=True),
+            **model_routes(chat, embed, chat("openai-completions"), chat(count.DIALECT, counting)),
             ("GET", "/v1/models"): models_route(routes, transport, config),
             ("GET", "/v1/models/"): models_route(routes, transport, config),
             ("GET", "/v1beta/models"): models_route(routes, transport, config, "gemini"),

@@ -1,11 +1,11 @@
-"""Which dialect a path belongs to: for errors of requests that no route took, and for wires with several forms."""
+"""The paths at which models are asked, and the dialect of each: of wires with several forms, and of errors too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
-from penstock.dialects import client_dialect
+from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
 
 if TYPE_CHECKING:
     from penstock.dialects.base import Dialect
@@ -45,3 +45,31 @@ def by_version(older: Route, newer: Route, newest: bytes) -> Route:
         await (newer if is_newer else older)(scope, receive, send)
 
     return route
+
+
+class _Chat(Protocol):
+    def __call__(self, dialect: str | Dialect, /) -> Route: ...
+
+
+class _Embed(Protocol):
+    def __call__(self, name: str, /, *, older: bool = False) -> Route: ...
+
+
+def model_routes(chat: _Chat, embed: _Embed, completions: Route, counting: Route) -> dict[tuple[str, str], Route]:
+    """Every path at which a model is asked for something: a server's routes by method and path."""
+    generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
+    older, newer = chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21)
+    return {
+        ("POST", "/v1/chat/completions"): chat("openai-chat"),
+        ("POST", "/v1/completions"): completions,
+        ("POST", "/v1/responses"): chat("openai-responses"),
+        ("POST", "/v1/messages"): by_version(older, newer, b"2026-10-21"),
+        ("POST", "/v1/messages/count_tokens"): counting,
+        ("POST", "/v1beta/models/"): generate_content,
+        ("POST", "/v1/models/"): generate_content,
+        ("POST", "/api/chat"): chat(ollama.DIALECT),
+        ("POST", "/api/generate"): chat(ollama.GENERATE),
+        ("POST", "/v1/embeddings"): embed("openai-chat"),
+        ("POST", "/api/embed"): embed("ollama"),
+        ("POST", "/api/embeddings"): embed("ollama", older=True),
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from penstock.dialects import anthropic_messages, client_dialect, gemini, ollama
+from penstock.dialects import client_dialect
 from penstock.dialects.anthropic_messages import count
 from penstock.policy.embed import embeddings
 from penstock.policy.limits import Limits, Quota, Rules
@@ -17,7 +17,7 @@ from penstock.policy.upstream import in_dialect, upstream
 from penstock.serving.asgi import App
 from penstock.serving.context import ContextWindows
 from penstock.serving.embed_route import embed_route
-from penstock.serving.paths import by_alt, by_version, dialect_of_path
+from penstock.serving.paths import dialect_of_path, model_routes
 from penstock.serving.route import chat_route
 from penstock.streams.clocks import Timeouts
 from penstock.streams.handler import compose
@@ -107,22 +107,9 @@ def worker(
         await transport.aclose()
         await asyncio.to_thread(bus.close)
 
-    messages = by_version(chat("anthropic-messages"), chat(anthropic_messages.DIALECT_2026_10_21), b"2026-10-21")
-    generate_content = by_alt(chat(gemini.DIALECT), chat(gemini.ARRAY))
     own = engine_route(loading, transport, max_body_bytes=MAX_BODY_BYTES)
     routes: dict[tuple[str, str], Route] = {
-        ("POST", "/v1/chat/completions"): chat("openai-chat"),
-        ("POST", "/v1/completions"): chat("openai-completions", completions),
-        ("POST", "/v1/responses"): chat("openai-responses"),
-        ("POST", "/v1/messages"): messages,
-        ("POST", "/v1/messages/count_tokens"): chat(count.DIALECT, counting),
-        ("POST", "/v1beta/models/"): generate_content,
-        ("POST", "/v1/models/"): generate_content,
-        ("POST", "/api/chat"): chat(ollama.DIALECT),
-        ("POST", "/api/generate"): chat(ollama.GENERATE),
-        ("POST", "/v1/embeddings"): embed("openai-chat"),
-        ("POST", "/api/embed"): embed("ollama"),
-        ("POST", "/api/embeddings"): embed("ollama", older=True),
+        **model_routes(chat, embed, chat("openai-completions", completions), chat(count.DIALECT, counting)),
         **job_routes(engine.model, jobs, max_body_bytes=MAX_BODY_BYTES, heartbeat_s=heartbeat_s),
         ("GET", "/v1/models"): models_route(engine.model),
         ("GET", "/v1/models/"): models_route(engine.model),
